@@ -1,0 +1,23 @@
+"""Moments and days. Everything stored is UTC; a day of a lease is exactly 24 hours."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+from django.utils import timezone
+
+
+def now() -> datetime:
+    """The present moment, aware and in UTC. Tests move it with time-machine."""
+    return timezone.now()
+
+
+def days(count: int) -> timedelta:
+    """`count` days of exactly 24 hours: month ends, leap days and zone changes add or lose nothing."""
+    return timedelta(days=count)
+
+
+def end_of_day(day: date, zone: ZoneInfo) -> datetime:
+    """The last moment of `day` as people in `zone` see it: the next local midnight."""
+    return datetime.combine(day + timedelta(days=1), time.min, tzinfo=zone)

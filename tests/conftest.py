@@ -1,0 +1,164 @@
+"""What every test stands on: settings of the suite's own, a Valkey per worker, a database, and the cast."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests import parts, servers
+
+if TYPE_CHECKING:
+    from accounts.models import User
+
+pytest_plugins = ["tests.fleet.engines"]
+
+PASSWORD = "correct horse battery"
+"""Every member of the cast logs in with it."""
+
+_OPERATORS_OWN = """
+ADMIN_EMAIL ADMIN_PASSWORD ADMISSION_URL ALLOWED_HOSTS ALTCHA CSRF_TRUSTED_ORIGINS DATABASE_URL DEBUG EMAIL_URL
+FIELD_KEYS FROM_EMAIL HOST LOG_JSON PORT PORTAL_ID PUBLIC_URL REDIS_URL RELAY_IMAGE SECRET_KEY STATIC_FROM_SOURCE
+TIME_ZONE TRUSTED_PROXIES
+"""
+_CLUSTER = "SUITE_CLUSTER_URL"
+_servers = pytest.StashKey[ExitStack]()
+_database = pytest.StashKey[str]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--db",
+        choices=("sqlite", "postgresql"),
+        default=os.environ.get("TEST_DATABASE", "sqlite"),
+        help="which database the suite runs on; PostgreSQL is a private cluster (default: sqlite)",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Lay out the environment and only then load the settings, which read it."""
+    if "derp_portal.settings" in sys.modules:
+        raise pytest.UsageError("DJANGO_SETTINGS_MODULE must not be set: the suite makes an environment of its own.")
+    config.stash[_database] = config.getoption("--db")
+    stack = config.stash[_servers] = ExitStack()
+    folder = Path(tempfile.mkdtemp(prefix="portal-"))
+    # A database server runs as another user and must be able to reach its part of the folder.
+    folder.chmod(0o755)
+    stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    for name in _OPERATORS_OWN.split():
+        os.environ.pop(name, None)
+    is_worker = hasattr(config, "workerinput")
+    if config.getoption("--db") == "postgresql" and parts.has("postgresql"):
+        if not is_worker:
+            # Workers inherit the address; each makes a database of its own there.
+            os.environ[_CLUSTER] = stack.enter_context(servers.postgresql(folder / "postgresql"))
+        os.environ["DATABASE_URL"] = os.environ[_CLUSTER]
+    if not is_worker and config.getoption("dist", "no") != "no":
+        # This process only hands out tests. Its workers inherit its environment and must not load settings from it.
+        os.environ.pop("DJANGO_SETTINGS_MODULE", None)
+        return
+    data, runtime = folder / "data", folder / "run"
+    for path in (data / "static", runtime):
+        path.mkdir(parents=True)
+    listen = folder / "valkey.sock"
+    os.environ |= {
+        "DJANGO_SETTINGS_MODULE": "derp_portal.settings",
+        "DATA_DIR": str(data),
+        "XDG_RUNTIME_DIR": str(runtime),
+        "REDIS_URL": f"unix://{listen}",
+        "TEST_SQLITE": str(folder / "test.sqlite3"),
+        "ALTCHA": "0",
+        "LOG_LEVEL": "WARNING",
+    }
+    stack.enter_context(servers.valkey(folder / "valkey", listen))
+    import django
+
+    django.setup()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    stack = config.stash.get(_servers, None)
+    if stack is not None:
+        stack.close()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Asked for PostgreSQL without having it: say so for each test, or fail when everything is required."""
+    if config.stash[_database] == "postgresql" and not os.environ.get("DATABASE_URL"):
+        if parts.requires_all():
+            pytest.exit("needs postgresql: initdb and postgres are not there (apt install postgresql)", returncode=1)
+        for item in items:
+            item.add_marker(pytest.mark.skip(reason="needs postgresql: apt install postgresql"))
+
+
+@pytest.fixture(autouse=True)
+def clean_cache() -> Iterator[None]:
+    """Nothing that one test left in the cache or the queues reaches the next."""
+    yield
+    import redis
+    from django.conf import settings
+
+    with redis.Redis.from_url(settings.REDIS_URL) as client:
+        client.flushall()
+
+
+@pytest.fixture
+def alice(db: None) -> User:
+    """A customer."""
+    return make_user("alice", language="en")
+
+
+@pytest.fixture
+def bob(db: None) -> User:
+    """Another customer, who must never see what is alice's."""
+    return make_user("bob", language="zh-hans")
+
+
+@pytest.fixture
+def rita(db: None) -> User:
+    """A reseller."""
+    return make_user("rita", role="reseller")
+
+
+@pytest.fixture
+def root(db: None) -> User:
+    """The administrator."""
+    return make_user("root", role="admin", is_superuser=True)
+
+
+def make_user(username: str, *, email: str = "", is_verified: bool = True, **fields: Any) -> User:
+    """A user straight in the database, past sign-up: for tests whose story starts later."""
+    from allauth.account.models import EmailAddress
+
+    from accounts.models import User
+
+    email = email or f"{username}@example.com"
+    user = User.objects.create_user(username, email, PASSWORD, **{"timezone": "UTC", **fields})
+    EmailAddress.objects.create(user=user, email=email, verified=is_verified, primary=True)
+    return user
+
+
+@pytest.fixture(scope="session")
+def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[str, Any]:
+    """The system's Chromium for pytest-playwright's `page`; Playwright brings none of its own."""
+    # Playwright's loop runs in this thread, which Django takes for asynchronous code of ours.
+    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
+    return {
+        **browser_type_launch_args,
+        "executable_path": parts.need("chromium"),
+        "args": ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"],
+    }
+
+
+@pytest.fixture(scope="session")
+def browser_context_args(browser_context_args: dict[str, Any]) -> dict[str, Any]:
+    """One language unless a test asks for another: the portal chooses by the browser's."""
+    return {**browser_context_args, "locale": "en-US", "viewport": {"width": 1280, "height": 900}}
