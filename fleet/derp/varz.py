@@ -1,0 +1,86 @@
+"""Read a relay's own counters from `/debug/varz`. They count from zero at each start of the relay's process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from fleet.derp.errors import NotOurRelay, RelayFailure
+from fleet.derp.pinned import PinnedConnection, deadline_in
+
+_MAX_BODY = 4 * 1024 * 1024
+
+
+class VarzFailure(RelayFailure):
+    """The relay answered, but gave no counters. Codes: `debug_refused`, `bad_varz`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Varz:
+    """Payload bytes and connection counts since `started_at` (Unix seconds), by which a restart is told apart."""
+
+    bytes_received: int
+    bytes_sent: int
+    connections: int
+    home_connections: int
+    accepts: int
+    started_at: float
+    version: str
+
+
+def read_varz(*, ip: str, port: int, host_name: str, pin: str, debug_key: str, timeout: float = 5.0) -> Varz:
+    """Ask a relay for its counters, over the pinned connection only, because the key travels in the request.
+
+    Raises RelayFailure: `NetworkFailure`, `NotOurRelay` or `VarzFailure`. Returns or raises within `timeout` seconds.
+    """
+    deadline = deadline_in(timeout)
+    connection = PinnedConnection.open(ip=ip, port=port, host_name=host_name, pin=pin, deadline=deadline)
+    try:
+        # HTTP/1.0: the answer is never chunked and ends with the connection. X-Forwarded-For makes derper ask for the
+        # key from loopback too, so a wrong key shows in development already.
+        connection.send(
+            f"GET /debug/varz?debugkey={quote(debug_key, safe='')} HTTP/1.0\r\n"
+            f"Host: {host_name}\r\nX-Forwarded-For: prober\r\n\r\n".encode(),
+            deadline,
+        )
+        answer = bytearray()
+        while data := connection.receive(deadline):
+            answer += data
+            if len(answer) > _MAX_BODY:
+                raise VarzFailure("bad_varz", "the answer does not end")
+    finally:
+        connection.close()
+    head, separator, body = bytes(answer).partition(b"\r\n\r\n")
+    status = head.split(b"\r\n", 1)[0].split(b" ")
+    if not separator or len(status) < 2:
+        raise NotOurRelay("not_derp", "no HTTP answer")
+    if status[1] != b"200":
+        raise VarzFailure("debug_refused", status[1].decode(errors="replace"))
+    return parse_varz(body.decode(errors="replace"))
+
+
+def parse_varz(text: str) -> Varz:
+    """Read derper's Prometheus text. Raises VarzFailure when a counter is missing or unreadable."""
+    values: dict[str, float] = {}
+    version = ""
+    try:
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if sample.name == "version":
+                    version = sample.labels.get("version", "")
+                elif not sample.labels:
+                    # The parser gives every counter the suffix that derper's names lack.
+                    values[sample.name.removesuffix("_total")] = sample.value
+        return Varz(
+            bytes_received=int(values["derp_bytes_received"]),
+            bytes_sent=int(values["derp_bytes_sent"]),
+            connections=int(values["derp_current_connections"]),
+            home_connections=int(values["derp_current_home_connections"]),
+            accepts=int(values["derp_accepts"]),
+            started_at=values["process_start_time_seconds"],
+            version=version,
+        )
+    except (KeyError, ValueError, OverflowError) as error:
+        raise VarzFailure("bad_varz", str(error)) from error
