@@ -1,0 +1,197 @@
+"""Builds the relay image without an engine: a static derper, a CA bundle, nothing else.
+
+There is no official image, and registries are out of reach for many hosts, so the portal keeps a
+docker-archive of its own and loads it through the engine's API.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import struct
+import subprocess
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import certifi
+
+from .base import Rejected
+
+DERPER_VERSION = "v1.102.3"
+DERPER_MODULE = "tailscale.com/cmd/derper"
+REPOSITORY = "derp-portal/derper"
+RELAY_UID = 65532
+CA_PATH = "etc/ssl/certs/ca-certificates.crt"
+BUILD_SECONDS = 900
+
+_ELF_MACHINES = {62: "amd64", 183: "arm64"}
+_PT_INTERP = 3
+
+
+def image_name(version: str = DERPER_VERSION) -> str:
+    """The reference under which hosts know the image, such as `derp-portal/derper:1.102.3`."""
+    return f"{REPOSITORY}:{version.removeprefix('v')}"
+
+
+def archive_path(image: str, images_dir: Path) -> Path:
+    """Where the archive of `image` is kept. A pure function: the file may not exist."""
+    return images_dir / (re.sub(r"[^a-zA-Z0-9_.-]+", "-", image) + ".tar")
+
+
+def stored_archive(image: str, images_dir: Path) -> Path:
+    """The archive to load on a host that lacks `image`; `Rejected("image_missing")` if it was never built."""
+    path = archive_path(image, images_dir)
+    if not path.is_file():
+        raise Rejected("image_missing", f"{image} was not built yet")
+    return path
+
+
+def relay_image(version: str, images_dir: Path, *, derper: Path | None = None, rebuild: bool = False) -> Path:
+    """Build and keep the archive of the relay image, or give the one kept. `derper` saves the build.
+
+    Raises `Rejected` with `image_build_failed` or `disk_full`; a half-written archive is never left in place.
+    """
+    path = archive_path(image_name(version), images_dir)
+    if path.is_file() and not rebuild:
+        return path
+    images_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="derper-", dir=images_dir) as workdir:
+        binary = derper or build_derper(version, Path(workdir))
+        _check_version(binary, version)
+        try:
+            content = pack_image(image_name(version), binary.read_bytes(), Path(certifi.where()).read_bytes())
+            draft = Path(workdir) / "image.tar"
+            draft.write_bytes(content)
+            os.replace(draft, path)
+        except OSError as error:
+            raise Rejected("disk_full" if error.errno == errno.ENOSPC else "image_build_failed", str(error)) from error
+    return path
+
+
+def build_derper(version: str, workdir: Path) -> Path:
+    """Compile derper of that version with the Go tool chain; returns the static binary inside `workdir`."""
+    if not re.fullmatch(r"v\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?", version):
+        raise Rejected("image_build_failed", f"{version!r} is not a version such as {DERPER_VERSION}")
+    go = shutil.which("go")
+    if go is None:
+        raise Rejected(
+            "image_build_failed",
+            "the Go tool chain is not on PATH: install Go, or name a static derper binary in DERPER_BIN",
+        )
+    bin_dir = workdir / "bin"
+    bin_dir.mkdir(parents=True, exist_ok=True)
+    env = {**os.environ, "CGO_ENABLED": "0", "GOBIN": str(bin_dir.resolve())}
+    command = [go, "install", "-trimpath", "-ldflags=-s -w", f"{DERPER_MODULE}@{version}"]
+    try:
+        done = subprocess.run(
+            command,
+            cwd=workdir,
+            env=env,
+            capture_output=True,
+            check=False,
+            text=True,
+            errors="replace",
+            timeout=BUILD_SECONDS,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise Rejected("image_build_failed", f"go took more than {BUILD_SECONDS} seconds") from error
+    if done.returncode != 0:
+        code = "disk_full" if "no space left on device" in done.stderr else "image_build_failed"
+        raise Rejected(code, done.stderr.strip()[-2000:] or f"go exited with {done.returncode}")
+    return bin_dir / "derper"
+
+
+def pack_image(name: str, binary: bytes, ca_bundle: bytes) -> bytes:
+    """A docker-archive of a `FROM scratch` image. The same inputs give the same bytes, so the same image id."""
+    layer = _tar(
+        _Member("derper", binary, 0o755),
+        _Member("etc", None, 0o755),
+        _Member("etc/ssl", None, 0o755),
+        _Member("etc/ssl/certs", None, 0o755),
+        _Member(CA_PATH, ca_bundle, 0o644),
+        # A new volume copies owner and mode from here: the relay may read its files, not add to them.
+        _Member("relay", None, 0o755),
+    )
+    layer_digest = hashlib.sha256(layer).hexdigest()
+    config = _json(
+        {
+            "architecture": _architecture(binary),
+            "os": "linux",
+            "created": "1970-01-01T00:00:00Z",
+            "config": {
+                "User": f"{RELAY_UID}:{RELAY_UID}",
+                "Entrypoint": ["/derper"],
+                "Env": ["PATH=/", f"SSL_CERT_FILE=/{CA_PATH}"],
+                "StopSignal": "SIGTERM",
+                "WorkingDir": "/",
+            },
+            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{layer_digest}"]},
+            "history": [{"created": "1970-01-01T00:00:00Z", "created_by": "derp-portal"}],
+        }
+    )
+    config_name = f"{hashlib.sha256(config).hexdigest()}.json"
+    layer_name = f"{layer_digest}/layer.tar"
+    manifest = _json([{"Config": config_name, "RepoTags": [name], "Layers": [layer_name]}])
+    return _tar(
+        _Member(config_name, config, 0o644),
+        _Member(layer_digest, None, 0o755),
+        _Member(layer_name, layer, 0o644),
+        _Member("manifest.json", manifest, 0o644),
+    )
+
+
+class _Member(tarfile.TarInfo):
+    """One entry that carries no trace of who built it, or when. `content=None` is a folder."""
+
+    def __init__(self, name: str, content: bytes | None, mode: int) -> None:
+        super().__init__(name)
+        self.content = content or b""
+        self.size = len(self.content)
+        self.mode = mode
+        self.type = tarfile.DIRTYPE if content is None else tarfile.REGTYPE
+
+
+def _tar(*members: _Member) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for member in members:
+            tar.addfile(member, io.BytesIO(member.content))
+    return buffer.getvalue()
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _architecture(binary: bytes) -> str:
+    """The image's architecture, read from the program; refuses what a scratch image cannot run."""
+    if len(binary) < 64 or binary[:6] != b"\x7fELF\x02\x01":
+        raise Rejected("image_build_failed", "derper is not a 64-bit Linux program")
+    machine = struct.unpack_from("<H", binary, 18)[0]
+    if machine not in _ELF_MACHINES:
+        raise Rejected("image_build_failed", f"derper is for an unsupported processor (ELF machine {machine})")
+    table, (entry_size, entries) = struct.unpack_from("<Q", binary, 32)[0], struct.unpack_from("<HH", binary, 54)
+    headers = [table + index * entry_size for index in range(entries)]
+    if any(offset + 4 > len(binary) for offset in headers):
+        raise Rejected("image_build_failed", "derper is cut short")
+    if any(struct.unpack_from("<I", binary, offset)[0] == _PT_INTERP for offset in headers):
+        raise Rejected("image_build_failed", "derper is linked dynamically: build it with CGO_ENABLED=0")
+    return _ELF_MACHINES[machine]
+
+
+def _check_version(binary: Path, version: str) -> None:
+    """An image must not be called 1.102.3 and hold something else."""
+    try:
+        done = subprocess.run([binary, "-version"], capture_output=True, check=False, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise Rejected("image_build_failed", f"{binary} does not run: {error}") from error
+    told = done.stdout.strip()
+    if told.split("-")[0] != version.removeprefix("v"):
+        raise Rejected("image_build_failed", f"{binary} is version {told or 'unknown'}, not {version}")
