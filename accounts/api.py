@@ -1,0 +1,168 @@
+"""`/api/user/…` for oneself and `/api/notifications/…`; mounted by the composition."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from django.db.models import QuerySet
+from django.http import Http404, HttpRequest
+from django.utils.translation import gettext as _
+from ninja import Field, Query, Router, Schema
+
+from accounts import ratelimit, request_ip, services
+from accounts.apikit import ErrorOut, Ok, PageOut, PageQuery, TokenAuth, page, reader_of
+from accounts.models import Notification, User
+from accounts.selectors import notifications_for
+from derp_portal.lib.errors import PortalError
+
+user = Router(tags=["user"])
+notifications = Router(tags=["notifications"])
+
+MINUTE, HOUR = 60, 3600
+
+
+class RegisterIn(Schema):
+    """A new account."""
+
+    username: str
+    email: str
+    password: str
+    language: str = ""
+
+
+class RegisterOut(Ok):
+    """The new user's id."""
+
+    user_id: int
+
+
+class LoginIn(Schema):
+    """Either of `username` and `email`; each of them may hold the other."""
+
+    username: str = ""
+    email: str = ""
+    password: str
+
+
+class LoginOut(Ok):
+    """The token, shown this once."""
+
+    token: str
+    expires_at: datetime
+
+
+class MeOut(Schema):
+    """The token's owner."""
+
+    id: int
+    username: str
+    email: str
+    role: str
+    rental_expiry: datetime | None
+    language: str
+    timezone: str
+    created_at: datetime
+
+
+class MessageIn(Schema):
+    """An operator's own words. `message` is another name for `body`."""
+
+    user_id: int
+    subject: str = Field(max_length=255)
+    body: str = ""
+    message: str = ""
+
+
+class MessageOut(Ok):
+    """What was done."""
+
+    message: str
+
+
+class NotificationQuery(PageQuery):
+    """Filters of the list; `user_id` is for staff."""
+
+    user_id: int | None = None
+    kind: str = ""
+    status: str = ""
+
+
+class NotificationOut(Schema):
+    """One message."""
+
+    id: int
+    user_id: int | None
+    recipient: str
+    kind: str
+    subject: str
+    body: str = Field(alias="body_text")
+    language: str
+    status: str
+    attempts: int
+    created_at: datetime
+    sent_at: datetime | None
+
+
+class NotificationPage(PageOut):
+    """A part of the list, newest first."""
+
+    items: list[NotificationOut]
+
+
+@user.post("/register", response={200: RegisterOut, 422: ErrorOut, 429: ErrorOut}, auth=None)
+def register(request: HttpRequest, data: RegisterIn) -> dict[str, Any]:
+    """Sign up. A mail with a link follows; logging in works once the link was opened."""
+    ip = request_ip.current() or ""
+    ratelimit.hit(scope="register", key=ip, limit=20, window_seconds=HOUR)
+    new = services.register(
+        username=data.username, email=data.email, password=data.password, language=data.language, ip=ip or None
+    )
+    return {"success": True, "user_id": new.pk}
+
+
+@user.post("/login", response={200: LoginOut, 401: ErrorOut, 403: ErrorOut, 429: ErrorOut}, auth=None)
+def login(request: HttpRequest, data: LoginIn) -> dict[str, Any]:
+    """Exchange name and password for a token of 30 days, with every scope the account may have."""
+    name = (data.email or data.username).strip()
+    ip = request_ip.current() or ""
+    ratelimit.hit(scope="login-ip", key=ip, limit=60, window_seconds=5 * MINUTE)
+    # The account's limit is counted together with the address: a stranger must not lock anybody out.
+    ratelimit.hit(scope="login", key=f"{ip} {name}", limit=10, window_seconds=5 * MINUTE)
+    token, secret = services.log_in(request=request, login=name, password=data.password)
+    return {"success": True, "token": secret, "expires_at": token.expires_at}
+
+
+@user.get("/me", response={200: MeOut, 401: ErrorOut, 403: ErrorOut}, auth=TokenAuth("account"))
+def me(request: HttpRequest) -> User:
+    """Who the token belongs to."""
+    return reader_of(request)
+
+
+@notifications.post("/send", response={200: MessageOut, 404: ErrorOut, 422: ErrorOut}, auth=TokenAuth("staff"))
+def send(request: HttpRequest, data: MessageIn) -> dict[str, Any]:
+    """Write to a user, by mail."""
+    recipient = User.objects.filter(pk=data.user_id).first()
+    if recipient is None:
+        raise PortalError(_("There is no such user."), code="not_found", status=404)
+    body = data.body or data.message
+    services.send_message(actor=reader_of(request), user=recipient, subject=data.subject, body=body)
+    return {"success": True, "message": _("Sent")}
+
+
+@notifications.get("/list", response={200: NotificationPage, 401: ErrorOut}, auth=TokenAuth("account"))
+def list_notifications(request: HttpRequest, query: Query[NotificationQuery]) -> dict[str, Any]:
+    """The messages written to you, newest first; with a staff token, those written to anybody."""
+    reader = reader_of(request)
+    # A staff member's token without the staff scope sees what its owner would see as a customer.
+    has_staff_scope = reader.is_staff and "staff" in request.auth.scopes  # type: ignore[attr-defined]
+    found: QuerySet[Notification] = notifications_for(reader, everybody=has_staff_scope)
+    if query.user_id is not None:
+        if not has_staff_scope and query.user_id != reader.pk:
+            raise Http404
+        found = found.filter(user_id=query.user_id)
+    if query.kind:
+        found = found.filter(kind=query.kind)
+    if query.status:
+        found = found.filter(status=query.status)
+    return page(found, query.page, query.per_page)

@@ -1,0 +1,103 @@
+"""Sign-up, profile and token forms."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar
+from zoneinfo import available_timezones
+
+from allauth.account.forms import SignupForm as AllauthSignupForm
+from django import forms
+from django.conf import settings
+from django.utils.translation import gettext_lazy as _
+from django_altcha import AltchaField
+
+from accounts.models import ApiToken, User
+from accounts.validators import validate_timezone
+from derp_portal.lib import clock
+
+if TYPE_CHECKING:
+    _UserForm = forms.ModelForm[User]
+else:
+    _UserForm = forms.ModelForm
+
+# About a second of work on a phone.
+ALTCHA_WORK = 50_000
+
+
+class SignupForm(AllauthSignupForm):
+    """allauth's form, a proof of work against bots, and the browser's time zone where a script fills it in."""
+
+    timezone = forms.CharField(required=False, max_length=64, widget=forms.HiddenInput(attrs={"data-timezone": ""}))
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if settings.ALTCHA_VERIFICATION_ENABLED:
+            self.fields["altcha"] = AltchaField(label="", maxnumber=ALTCHA_WORK, hidefooter=True, hidelogo=True)
+
+    def clean_timezone(self) -> str:
+        """The zone, or "" for one we do not know: nobody can correct a hidden field."""
+        zone = self.cleaned_data["timezone"]
+        return zone if zone in available_timezones() else ""
+
+
+class ProfileForm(_UserForm):
+    """How the portal talks to a person."""
+
+    class Meta:
+        model = User
+        fields = ("language", "timezone")
+        labels: ClassVar[dict[str, Any]] = {"timezone": _("Time zone")}
+        help_texts: ClassVar[dict[str, Any]] = {
+            "language": _("For pages and mail. Empty: as your browser asks."),
+            "timezone": _("Type a city, such as Shanghai. Empty: the operator's zone."),
+        }
+        # A list of suggestions that one searches by typing; the page holds the datalist.
+        widgets: ClassVar[dict[str, Any]] = {
+            "timezone": forms.TextInput(attrs={"list": "timezones", "autocomplete": "off", "spellcheck": "false"})
+        }
+
+    def clean_timezone(self) -> str:
+        """The zone's own name, also for one typed with spaces or in small letters."""
+        typed: str = self.cleaned_data["timezone"].strip().replace(" ", "_")
+        zone = _ZONES.get(typed.lower(), typed)
+        if zone:
+            validate_timezone(zone)
+        return zone
+
+
+class TokenForm(forms.Form):
+    """A new API token."""
+
+    name = forms.CharField(
+        label=_("Name"), max_length=80, help_text=_("What will use it, so that you know which one to revoke.")
+    )
+    scopes = forms.MultipleChoiceField(label=_("May use"), widget=forms.CheckboxSelectMultiple)
+    valid_days = forms.TypedChoiceField(
+        label=_("Valid for"),
+        coerce=int,
+        initial=90,
+        choices=[(30, _("30 days")), (90, _("90 days")), (365, _("One year")), (0, _("Until revoked"))],
+    )
+
+    def __init__(self, *args: Any, user: User, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["scopes"].choices = [  # type: ignore[attr-defined]
+            choice for choice in ApiToken.Scope.choices if choice[0] != ApiToken.Scope.STAFF or user.is_staff
+        ]
+
+    def expires_at(self) -> datetime | None:
+        """When the token ends, counted from now; None for never."""
+        days = self.cleaned_data["valid_days"]
+        return clock.now() + clock.days(days) if days else None
+
+
+_ZONES = {zone.lower(): zone for zone in available_timezones()}
+
+
+def zone_names() -> list[str]:
+    """Zones worth suggesting: those named after a place, and UTC."""
+    places = (
+        zone for zone in available_timezones() if "/" in zone and not zone.startswith(("Etc/", "SystemV/", "US/"))
+    )
+    return ["UTC", *sorted(places)]

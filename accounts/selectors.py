@@ -1,0 +1,28 @@
+"""Reading: what pages and the API show."""
+
+from __future__ import annotations
+
+from allauth.account.internal.userkit import filter_users_by_email
+from django.db.models import QuerySet
+
+from accounts.models import ApiToken, Notification, User
+
+
+def user_by_address(email: str) -> User | None:
+    """Whose address this is, if it is anybody's."""
+    return next(iter(filter_users_by_email(email, prefer_verified=True)), None)
+
+
+def tokens_of(user: User) -> QuerySet[ApiToken]:
+    """A person's tokens, newest first, the ended ones too."""
+    return ApiToken.objects.filter(user=user)
+
+
+def notifications_of(user: User) -> QuerySet[Notification]:
+    """What the portal wrote to a person, newest first, but for mail that opens the account."""
+    return Notification.objects.filter(user=user, is_secret=False)
+
+
+def notifications_for(user: User, *, everybody: bool) -> QuerySet[Notification]:
+    """What `user` may list: their own messages or, for staff who asked for them, everybody's."""
+    return Notification.objects.filter(is_secret=False) if everybody and user.is_staff else notifications_of(user)

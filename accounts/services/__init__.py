@@ -1,0 +1,40 @@
+"""Every write of this room. Import from here: `from accounts.services import record, notify`."""
+
+from __future__ import annotations
+
+from accounts.services.audit import record
+from accounts.services.outbox import deliver, deliver_due, language_of, notify, queue_mail, resend, send_message
+from accounts.services.people import (
+    change_role,
+    deactivate_user,
+    end_sessions,
+    reactivate_user,
+    register,
+    set_rental_expiry,
+    signed_up,
+    update_profile,
+)
+from accounts.services.tokens import authenticate_token, issue_token, log_in, revoke_token
+
+__all__ = [
+    "authenticate_token",
+    "change_role",
+    "deactivate_user",
+    "deliver",
+    "deliver_due",
+    "end_sessions",
+    "issue_token",
+    "language_of",
+    "log_in",
+    "notify",
+    "queue_mail",
+    "reactivate_user",
+    "record",
+    "register",
+    "resend",
+    "revoke_token",
+    "send_message",
+    "set_rental_expiry",
+    "signed_up",
+    "update_profile",
+]

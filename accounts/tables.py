@@ -1,0 +1,105 @@
+"""The lists of this room: for each a table and its filter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import django_filters
+import django_tables2 as tables
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.translation import gettext_lazy as _
+
+from accounts.models import ApiToken, Notification
+from derp_portal.lib import clock
+
+PER_PAGE = 25
+TIME_CELL = "{% load portal %}{% relative_time value %}"
+
+TOKEN_STATES = [("live", _("Valid")), ("expired", _("Expired")), ("revoked", _("Revoked"))]
+
+
+class TokenFilter(django_filters.FilterSet):
+    """By name or beginning, and by state."""
+
+    search = django_filters.CharFilter(label=_("Search"), method="by_search")
+    state = django_filters.ChoiceFilter(label=_("State"), choices=TOKEN_STATES, method="by_state")
+
+    class Meta:
+        model = ApiToken
+        fields: tuple[str, ...] = ()
+
+    def by_search(self, queryset: QuerySet[ApiToken], _name: str, value: str) -> QuerySet[ApiToken]:
+        """Names that contain the words, or tokens that begin like them."""
+        return queryset.filter(Q(name__icontains=value) | Q(prefix__istartswith=value))
+
+    def by_state(self, queryset: QuerySet[ApiToken], _name: str, value: str) -> QuerySet[ApiToken]:
+        """The same rule as `ApiToken.state`, for the database."""
+        now = clock.now()
+        rules = {
+            "revoked": Q(revoked_at__isnull=False),
+            "expired": Q(revoked_at=None, expires_at__lte=now),
+            "live": Q(revoked_at=None) & (Q(expires_at=None) | Q(expires_at__gt=now)),
+        }
+        return queryset.filter(rules[value])
+
+
+class TokenTable(tables.Table):
+    """A person's API tokens."""
+
+    name = tables.Column(verbose_name=_("Name"))
+    prefix = tables.TemplateColumn("<code>{{ value }}…</code>", verbose_name=_("Begins with"), orderable=False)
+    scopes = tables.Column(verbose_name=_("May use"), orderable=False)
+    state = tables.TemplateColumn(template_name="accounts/token_state.html", verbose_name=_("State"), orderable=False)
+    expires_at = tables.TemplateColumn(TIME_CELL, verbose_name=_("Valid until"))
+    last_used_at = tables.TemplateColumn(TIME_CELL, verbose_name=_("Last used"))
+    actions = tables.TemplateColumn(
+        template_name="accounts/token_actions.html", verbose_name="", orderable=False, empty_values=()
+    )
+
+    class Meta:
+        attrs = {"aria_label": _("API tokens")}
+        empty_text = _("No API tokens")
+        order_by = "-created_at"
+
+    def render_scopes(self, value: list[str]) -> str:
+        """The scopes in words."""
+        labels = dict(ApiToken.Scope.choices)
+        return ", ".join(str(labels.get(scope, scope)) for scope in value)
+
+
+class NotificationFilter(django_filters.FilterSet):
+    """By words in the message, and by where it is on its way."""
+
+    search = django_filters.CharFilter(label=_("Search"), method="by_search")
+    status = django_filters.ChoiceFilter(label=_("State"), choices=Notification.Status.choices)
+
+    class Meta:
+        model = Notification
+        fields = ("status",)
+
+    def by_search(self, queryset: QuerySet[Notification], _name: str, value: str) -> QuerySet[Notification]:
+        """Messages that contain the words."""
+        return queryset.filter(Q(subject__icontains=value) | Q(body_text__icontains=value))
+
+
+class NotificationTable(tables.Table):
+    """What the portal wrote to a person."""
+
+    subject = tables.Column(verbose_name=_("Subject"), linkify=lambda record: reverse("notification", args=[record.pk]))
+    created_at = tables.TemplateColumn(TIME_CELL, verbose_name=_("Written"))
+    status = tables.TemplateColumn(template_name="accounts/notification_state.html", verbose_name=_("State"))
+
+    class Meta:
+        attrs = {"aria_label": _("Notifications")}
+        row_attrs = {"data-href": lambda record: reverse("notification", args=[record.pk])}
+        empty_text = _("No notifications yet")
+        order_by = "-created_at"
+
+
+def configured(table: tables.Table, request: HttpRequest) -> tables.Table:
+    """The table, sorted and paged as the request asks."""
+    options: dict[str, Any] = {"per_page": PER_PAGE}
+    tables.RequestConfig(request, paginate=options).configure(table)
+    return table

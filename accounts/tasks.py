@@ -1,0 +1,19 @@
+"""Background work of this room: an id in, one service called."""
+
+from __future__ import annotations
+
+from celery import shared_task
+
+from accounts import services
+
+
+@shared_task
+def deliver_notification(notification_id: int) -> None:
+    """Send one message of the outbox, as soon as it was committed."""
+    services.deliver(notification_id=notification_id)
+
+
+@shared_task
+def deliver_due() -> None:
+    """The sweep: send what is due, whether or not anybody was told."""
+    services.deliver_due()

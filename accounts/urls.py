@@ -1,0 +1,18 @@
+"""The addresses of the pages about oneself; mounted by the composition under a prefix of its choice."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from accounts import views
+
+urlpatterns = [
+    path("profile/", views.profile, name="profile"),
+    path("security/", views.security, name="security"),
+    path("security/end-sessions/", views.end_sessions, name="end_sessions"),
+    path("tokens/", views.tokens, name="tokens"),
+    path("tokens/new/", views.token_create, name="token_create"),
+    path("tokens/<int:token_id>/revoke/", views.token_revoke, name="token_revoke"),
+    path("notifications/", views.notifications, name="notifications"),
+    path("notifications/<int:notification_id>/", views.notification, name="notification"),
+]
