@@ -83,14 +83,15 @@ def compose(draft: Draft, *, button_url: str = "") -> Mail:
     reason = draft.reason or _("You get this mail because you have an account at this portal.")
     parts = [*draft.paragraphs]
     if button_url:
-        parts.append(f"{draft.button_label}:\n{button_url}" if draft.button_label else button_url)
+        label = _("%(label)s:") % {"label": draft.button_label} if draft.button_label else ""
+        parts.append(f"{label}\n{button_url}".lstrip())
     text = "\n\n".join([*parts, f"-- \n{site_name} · {settings.PUBLIC_URL}\n{reason}"]) + "\n"
     html = render_to_string(
         "mail/base.html",
         {
             "subject": subject,
             "paragraphs": draft.paragraphs,
-            "button_label": draft.button_label or _("Open"),
+            "button_label": draft.button_label or _("Open the page"),
             "button_url": button_url,
             "reason": reason,
             "site_name": site_name,
