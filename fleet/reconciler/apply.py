@@ -1,0 +1,95 @@
+"""Doing what was planned, several containers at a time, and noting what came of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import structlog
+
+from fleet.runtimes.base import Rejected, RelaySpec, Runtime, RuntimeFailure
+
+from .plan import Action, Create, Reload, Remove, Start
+
+log = structlog.get_logger(__name__)
+
+THREADS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of an action: the container's id when one runs now, or why not."""
+
+    action: Action
+    container_id: str = ""
+    failure: RuntimeFailure | None = None
+
+
+def carry_out(
+    actions: Sequence[Action], specs: dict[int, RelaySpec], open_runtime: Callable[[], Runtime]
+) -> list[Outcome]:
+    """Carry out the actions in no particular order, `THREADS` at a time. One that fails stops no other.
+
+    `specs` has the full specification of every relay that is created, started or reloaded. Touches no database.
+    """
+    if not actions:
+        return []
+    images = {specs[action.relay_id].image for action in actions if isinstance(action, Create)}
+    if images:
+        _ensure_images(images, open_runtime)
+    with ThreadPoolExecutor(min(THREADS, len(actions)), thread_name_prefix="apply") as pool:
+        return list(pool.map(lambda action: _attempt(action, specs, open_runtime), actions))
+
+
+def _ensure_images(images: set[str], open_runtime: Callable[[], Runtime]) -> None:
+    """Bring the images to the host once, before many creations would each try. Failures show at the creations."""
+    runtime = open_runtime()
+    try:
+        for image in images:
+            runtime.ensure_image(image)
+    except RuntimeFailure as failure:
+        log.warning("image_not_ensured", code=failure.code, detail=failure.detail)
+    finally:
+        runtime.close()
+
+
+def _attempt(action: Action, specs: dict[int, RelaySpec], open_runtime: Callable[[], Runtime]) -> Outcome:
+    runtime = open_runtime()
+    try:
+        return Outcome(action, container_id=_do(action, specs, runtime))
+    except RuntimeFailure as failure:
+        log.warning("action_failed", action=type(action).__name__, name=action.name, code=failure.code)
+        return Outcome(action, failure=failure)
+    finally:
+        runtime.close()
+
+
+def _do(action: Action, specs: dict[int, RelaySpec], runtime: Runtime) -> str:
+    if isinstance(action, Remove):
+        runtime.remove(action.name, volume=action.name)
+        return ""
+    spec = specs[action.relay_id]
+    container_id = ""
+    if isinstance(action, Create):
+        container_id = _create(spec, runtime)
+    runtime.put_files(spec)
+    if isinstance(action, Start | Create):
+        runtime.start(spec.name)
+    elif isinstance(action, Reload):
+        runtime.reload(spec.name)
+    return container_id
+
+
+def _create(spec: RelaySpec, runtime: Runtime) -> str:
+    try:
+        return runtime.create(spec)
+    except Rejected as failure:
+        if failure.code != "name_taken":
+            raise
+        # An earlier attempt may have taken effect although it reported failure: then go on from there. But the name
+        # may be somebody else's, or an older form of the relay that could not be removed.
+        ours = next((container for container in runtime.list(spec.portal_id) if container.name == spec.name), None)
+        if ours is None or ours.digest != spec.digest:
+            raise
+        return ours.id

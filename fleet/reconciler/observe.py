@@ -1,0 +1,108 @@
+"""Looking at a host, and writing down what was seen: of the host, and of each relay that changed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from django.conf import settings
+
+from derp_portal.lib.clock import now
+from fleet.models import Relay, RelayEvent, Server
+from fleet.runtimes.base import Observed, Runtime, RuntimeFailure, State
+from fleet.services.events import relay_event
+
+from .desired import SECRETS
+
+OBSERVED = {
+    State.CREATED: Relay.Observed.CREATED,
+    State.RUNNING: Relay.Observed.RUNNING,
+    State.RESTARTING: Relay.Observed.RESTARTING,
+    State.EXITED: Relay.Observed.EXITED,
+}
+
+
+def list_containers(server: Server, runtime: Runtime) -> list[Observed]:
+    """Our containers on the host. Raises RuntimeFailure; then nothing may be concluded from it."""
+    try:
+        found = runtime.list(settings.PORTAL_ID)
+    except RuntimeFailure as failure:
+        note_unseen(server, failure)
+        raise
+    return found
+
+
+def note_unseen(server: Server, failure: RuntimeFailure) -> None:
+    """The host did not answer: unhealthy, with the reason, since when it began."""
+    Server.objects.filter(pk=server.pk).update(
+        status=Server.Status.UNHEALTHY,
+        error_code=failure.code,
+        error_detail=failure.detail[:2000],
+        error_since=server.error_since or now(),
+        updated_at=now(),
+    )
+
+
+def note_seen(server: Server, carried: int) -> None:
+    """The host answered. `carried` is how many relays it should run."""
+    Server.objects.filter(pk=server.pk).update(
+        status=Server.Status.HEALTHY,
+        error_code="",
+        error_detail="",
+        error_since=None,
+        last_seen_at=now(),
+        load=round(carried / server.max_relays, 4) if server.max_relays else 1.0,
+    )
+
+
+def note_observed(rows: Iterable[Relay], observed: Iterable[Observed]) -> list[Relay]:
+    """Write what was seen of each relay; only rows that differ are written. Returns the changed ones."""
+    by_name = {container.name: container for container in observed}
+    changed = []
+    for relay in rows:
+        container = by_name.get(relay.container_name)
+        seen = (
+            (OBSERVED[container.state], relay.generation, container.id, container.started_at)
+            if container
+            else (Relay.Observed.ABSENT, 0, "", None)
+        )
+        if seen != (relay.observed_state, relay.observed_generation, relay.container_id, relay.started_at):
+            relay.observed_state, relay.observed_generation, relay.container_id, relay.started_at = seen
+            relay.observed_at = now()
+            changed.append(relay)
+    Relay.objects.bulk_update(
+        changed, ["observed_state", "observed_generation", "container_id", "started_at", "observed_at"]
+    )
+    return changed
+
+
+def note_gone(server: Server, wanted: Collection[int], observed: Iterable[Observed]) -> None:
+    """Relays that should not run here and do not: say so, if the pass that removed them died before it could."""
+    present = {container.name for container in observed}
+    believed = Relay.objects.filter(server=server, observed_state__in=OBSERVED.values()).exclude(pk__in=wanted).defer(*SECRETS)
+    for relay in believed:
+        if not present & names_of(relay):
+            note_stopped(relay)
+
+
+def note_removed(server: Server, relay_id: int, name: str) -> None:
+    """The container is removed. Only a relay last seen in it has stopped; a replaced one is noted by its successor."""
+    relay = Relay.objects.filter(pk=relay_id, server=server, observed_state__in=OBSERVED.values()).first()
+    if relay and name in names_of(relay):
+        note_stopped(relay)
+
+
+def names_of(relay: Relay) -> set[str]:
+    """The container it should have, and the one in which it was last seen."""
+    return {relay.container_name, f"{relay.code}-{relay.observed_generation}"}
+
+
+def note_stopped(relay: Relay) -> None:
+    """The relay does not run any more, as wanted."""
+    Relay.objects.filter(pk=relay.pk).update(
+        observed_state=Relay.Observed.ABSENT,
+        observed_generation=0,
+        container_id="",
+        started_at=None,
+        observed_at=now(),
+    )
+    relay_event(relay, RelayEvent.Kind.STOPPED)

@@ -1,0 +1,222 @@
+"""Reading the fleet: maps, states, lists. Every list comes with what its page needs, in a fixed number of queries."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from django.conf import settings
+from django.db.models import Case, Count, Exists, F, OuterRef, Prefetch, Q, QuerySet, Sum, Value, When
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
+
+from accounts.models import User
+from derp_portal.lib.clock import now
+from derp_portal.lib.secrets import fingerprint
+from fleet.derp.map import NodeSpec, derp_map
+from fleet.models import NodeKey, Outage, Region, Relay, RelayEvent, RelayGroup, RelayHealth, Server, Wanted
+from fleet.words import trouble
+
+
+class RelayState(StrEnum):
+    """A relay in one word, as its owner sees it."""
+
+    UP = "up"
+    STARTING = "starting"
+    TROUBLE = "trouble"
+    STOPPED = "stopped"
+
+
+STATE_WORDS: dict[RelayState, Promise] = {
+    RelayState.UP: _("running"),
+    RelayState.STARTING: _("starting"),
+    RelayState.TROUBLE: _("we are on it"),
+    RelayState.STOPPED: _("stopped"),
+}
+
+
+def relay_state(relay: Relay) -> RelayState:
+    """The state of a relay from `live_relays()`. Needs `group`, `health`; queries nothing."""
+    health = getattr(relay, "health", None)
+    if relay.released_at or relay.wanted != Wanted.RUNNING:
+        return RelayState.STOPPED
+    if relay.group.run_until <= now() and not has_open_outage(relay.group):
+        return RelayState.STOPPED
+    if health and health.status == RelayHealth.Status.HEALTHY and relay.is_running:
+        return RelayState.UP
+    if relay.trouble_code or (health and health.status == RelayHealth.Status.UNHEALTHY):
+        return RelayState.TROUBLE
+    return RelayState.STARTING
+
+
+def has_open_outage(group: RelayGroup) -> bool:
+    """True while the group's clock stands. Uses `open_outages` when a selector prefetched it."""
+    prefetched = getattr(group, "open_outages", None)
+    return bool(prefetched) if prefetched is not None else group.outages.filter(ended_at=None).exists()
+
+
+def in_state(queryset: QuerySet[Relay], state: RelayState) -> QuerySet[Relay]:
+    """Those of which `relay_state` would say `state`, found by the database."""
+    outage = Exists(Outage.objects.filter(group=OuterRef("group"), ended_at=None))
+    is_over = Q(group__run_until__lte=now()) & ~outage
+    is_stopped = Q(released_at__isnull=False) | ~Q(wanted=Wanted.RUNNING) | is_over
+    is_running = Q(observed_state=Relay.Observed.RUNNING, observed_generation=F("generation"))
+    is_troubled = ~Q(trouble_code="") | Q(health__status=RelayHealth.Status.UNHEALTHY)
+    return queryset.annotate(
+        state=Case(
+            When(is_stopped, then=Value(RelayState.STOPPED.value)),
+            When(is_running, health__status=RelayHealth.Status.HEALTHY, then=Value(RelayState.UP.value)),
+            When(is_troubled, then=Value(RelayState.TROUBLE.value)),
+            default=Value(RelayState.STARTING.value),
+        )
+    ).filter(state=state.value)
+
+
+def relays() -> QuerySet[Relay]:
+    """All relays with what lists show: group and its open outage, owner, server, region, port, health."""
+    outages = Prefetch("group__outages", queryset=Outage.objects.filter(ended_at=None), to_attr="open_outages")
+    return Relay.objects.select_related("group", "owner", "server__region", "port", "health").prefetch_related(outages)
+
+
+def live_relays(owner: User | None = None) -> QuerySet[Relay]:
+    """Relays that are not released, of one owner or of everybody."""
+    queryset = relays().filter(released_at=None)
+    return queryset.filter(owner=owner) if owner else queryset
+
+
+def servers() -> QuerySet[Server]:
+    """All servers with `carried` (relays placed now), `running` and their traffic totals in bytes."""
+    live = Q(relays__released_at=None)
+    found = Server.objects.select_related("region").annotate(
+        carried=Count("relays", filter=live),
+        running=Count("relays", filter=live & Q(relays__observed_state=Relay.Observed.RUNNING)),
+        uploaded=Sum("relays__upload_bytes", default=0),
+        downloaded=Sum("relays__download_bytes", default=0),
+    )
+    return found.order_by("name")  # Counting drops the model's own order.
+
+
+def regions() -> QuerySet[Region]:
+    """All regions with `servers_in`, the number of servers in each."""
+    return Region.objects.annotate(servers_in=Count("servers")).order_by("code")
+
+
+def region_named(text: str) -> Region | None:
+    """The region with that code or name, in either language and any case."""
+    return Region.objects.filter(Q(code__iexact=text) | Q(name__iexact=text) | Q(name_zh=text)).order_by("id").first()
+
+
+def relay_events(owner: User) -> QuerySet[RelayEvent]:
+    """Everything that ever happened to the owner's relays, newest first, released ones included."""
+    return RelayEvent.objects.filter(relay__owner=owner).select_related("relay", "server__region")
+
+
+def node_keys(owner: User) -> QuerySet[NodeKey]:
+    """The devices the owner has listed."""
+    return NodeKey.objects.filter(owner=owner)
+
+
+def node_of(relay: Relay) -> NodeSpec | None:
+    """The relay as the derp map names it; None while it has no place. Needs server, region and port."""
+    port = getattr(relay, "port", None)
+    if relay.server is None or port is None:
+        return None
+    address = ipaddress.ip_address(relay.server.ip)
+    region = relay.server.region
+    return NodeSpec(
+        region_id=relay.region_id,
+        region_code=f"{region.code}-{relay.region_id}",
+        region_name=region.name,
+        host_name=relay.host_name,
+        cert_name=relay.pin,
+        ipv4=str(address) if address.version == 4 else "",
+        ipv6=str(address) if address.version == 6 else "",
+        derp_port=port.number,
+        stun_port=port.number,
+        latitude=region.latitude or None,
+        longitude=region.longitude or None,
+    )
+
+
+def nodes_of(group: RelayGroup) -> list[NodeSpec]:
+    """The placed relays of the group, primary first, in one query."""
+    placed = group.relays.filter(released_at=None, server__isnull=False).select_related("server__region", "port")
+    return [node for relay in placed.order_by("slot") if (node := node_of(relay))]
+
+
+def derp_map_of(group: RelayGroup) -> dict[str, Any] | None:
+    """The group's map in Tailscale's JSON form; after its release the last one it had; None if it never had one.
+
+    Never a map without regions: Headscale refuses to start on one.
+    """
+    nodes = nodes_of(group)
+    return derp_map(nodes) if nodes else group.last_map
+
+
+def group_by_map_token(token: str) -> RelayGroup | None:
+    """The group whose secret map URL holds `token`; None for unknown and revoked ones."""
+    return RelayGroup.objects.filter(map_token_hash=fingerprint(token)).first()
+
+
+def map_url_of(group: RelayGroup) -> str:
+    """The secret address of the group's map, "" when it is turned off."""
+    return f"{settings.PUBLIC_URL}/derpmap/{group.map_token}.json" if group.map_token else ""
+
+
+def groups_short_of_relays(limit: int) -> Iterable[int]:
+    """Ids of running groups with fewer placed relays than they should have; those without any first, then the oldest.
+
+    A group whose clock stands runs on past its deadline, or waiting too long would mean waiting for ever.
+    """
+    clock_stands = Exists(Outage.objects.filter(group=OuterRef("pk"), ended_at=None))
+    return (
+        RelayGroup.objects.filter(Q(run_until__gt=now()) | clock_stands, wanted=Wanted.RUNNING, released_at=None)
+        .annotate(placed=Count("relays", filter=Q(relays__released_at=None, relays__server__isnull=False)))
+        .filter(placed__lt=F("relay_count"))
+        .order_by("placed", "id")
+        .values_list("id", flat=True)[:limit]
+    )
+
+
+def open_outage(group: RelayGroup) -> Outage | None:
+    """The outage the group is in now, if any."""
+    return group.outages.filter(ended_at=None).first()
+
+
+@dataclass(frozen=True, slots=True)
+class Ownership:
+    """Who holds a relay and where it runs: what a binding is verified against."""
+
+    owner_id: int
+    group_id: int
+    server_id: int | None
+
+
+def ownership_of(relay_code: str) -> Ownership | None:
+    """Owner, group and server of a live relay by its code; None when there is none."""
+    found = Relay.objects.filter(code=relay_code, released_at=None).first()
+    return Ownership(found.owner_id, found.group_id, found.server_id) if found else None
+
+
+def why_in_trouble(relay: Relay) -> str:
+    """The relay's trouble in the reader's words, "" when there is none."""
+    health = getattr(relay, "health", None)
+    return trouble(relay.trouble_code or (health.error if health else ""))
+
+
+def why_it_happened(event: RelayEvent) -> str:
+    """The event's reason in the reader's words, "" when there is none; what an engine said is for operators."""
+    if event.kind in (RelayEvent.Kind.TROUBLE, RelayEvent.Kind.UNHEALTHY):
+        return trouble(event.detail.partition(" ")[0])
+    return event.detail if event.kind == RelayEvent.Kind.PORT_CHANGED else ""
+
+
+def traffic_of(owner: User) -> tuple[int, int]:
+    """Bytes that all relays of the owner ever took in and gave out, released ones included."""
+    totals = Relay.objects.filter(owner=owner).aggregate(
+        uploaded=Sum("upload_bytes", default=0), downloaded=Sum("download_bytes", default=0)
+    )
+    return totals["uploaded"], totals["downloaded"]

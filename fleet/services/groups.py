@@ -1,0 +1,227 @@
+"""Relay groups: what the rooms above may want of the fleet."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db import transaction
+
+from accounts.models import User
+from accounts.services import record
+from derp_portal.lib.clock import now
+from derp_portal.lib.secrets import fingerprint, new_secret
+from fleet.derp.identity import make_identity, new_host_name
+from fleet.models import Port, Relay, RelayEvent, RelayGroup, Wanted
+from fleet.models.relays import REGION_ID_FIRST, REGION_ID_LAST
+from fleet.selectors import derp_map_of, map_url_of
+
+from .events import relay_event
+from .outages import close_outage, note_trouble
+from .placement import NoPlace, place
+from .wake import wake_server
+
+CODE_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
+
+
+@dataclass(frozen=True, slots=True)
+class GroupTerms:
+    """What a grant gives: how many relays, where, how fast, how much.
+
+    `region_ids` empty means anywhere; `speed` is bytes per second, 0 for no limit; `quota_bytes` None for no
+    limit within `period` (start, end).
+    """
+
+    relay_count: int = 1
+    region_ids: tuple[int, ...] = ()
+    speed: int = 0
+    quota_bytes: int | None = None
+    period: tuple[datetime, datetime] | None = None
+
+
+def create_group(*, owner: User, label: str, run_until: datetime, terms: GroupTerms, actor: User | None) -> RelayGroup:
+    """Make a group that should run until `run_until`, with its relays and a map URL of its own."""
+    with transaction.atomic():
+        token = new_secret()
+        group = RelayGroup.objects.create(
+            owner=owner, label=label, run_until=run_until, map_token=token, map_token_hash=fingerprint(token)
+        )
+        record(actor=actor, event="group.created", target=group, run_until=run_until.isoformat())
+        _apply_terms(group, terms)
+        ensure_relays(group_id=group.pk)
+    return group
+
+
+def set_group(
+    *,
+    group_id: int,
+    wanted: Wanted,
+    reason: str = "",
+    run_until: datetime | None = None,
+    terms: GroupTerms | None = None,
+    actor: User | None,
+) -> RelayGroup:
+    """Say what the group should do from now on. Saying the same twice changes nothing.
+
+    A group that was released stays so: raises ValueError, since its relays' identities are gone.
+    """
+    with transaction.atomic():
+        group = RelayGroup.objects.select_for_update().get(pk=group_id)
+        if group.released_at:
+            raise ValueError(f"group {group_id} has been released")
+        changed = group.wanted != wanted
+        group.wanted, group.wanted_reason = wanted, reason
+        if run_until is not None:
+            group.run_until = run_until
+        group.save(update_fields=["wanted", "wanted_reason", "run_until"])
+        if terms is not None:
+            _apply_terms(group, terms)
+        live = group.relays.filter(released_at=None)
+        live.exclude(wanted=wanted).update(wanted=wanted, next_try_at=None, tries=0)
+        if wanted != Wanted.RUNNING:
+            close_outage(group)
+        elif terms is not None or changed:
+            ensure_relays(group_id=group.pk)
+        if changed:
+            record(actor=actor, event=f"group.{wanted}", target=group, reason=reason)
+        for server_id in set(live.exclude(server=None).values_list("server_id", flat=True)):
+            wake_server(server_id)
+    return group
+
+
+def _apply_terms(group: RelayGroup, terms: GroupTerms) -> None:
+    start, end = terms.period or (None, None)
+    group.relay_count = terms.relay_count
+    group.speed_bytes_per_second = terms.speed
+    group.quota_bytes = terms.quota_bytes
+    group.period_start, group.period_end = start, end
+    group.save(update_fields=["relay_count", "speed_bytes_per_second", "quota_bytes", "period_start", "period_end"])
+    group.regions.set(terms.region_ids)
+
+
+def ensure_relays(*, group_id: int) -> list[Relay]:
+    """Bring the group to its number of relays and find a place for those that have none.
+
+    The primary always gets a row, placed or waiting; a standby only once a second server can take it, since
+    two relays on one address would fall together. Surplus standbys are released.
+    """
+    with transaction.atomic():
+        group = RelayGroup.objects.select_for_update().get(pk=group_id)
+        if group.released_at or group.wanted != Wanted.RUNNING:
+            return []
+        relays = list(group.relays.filter(released_at=None).order_by("slot"))
+        for surplus in [relay for relay in relays if relay.slot >= max(group.relay_count, 1)]:
+            release_one(surplus)
+            relays.remove(surplus)
+        slots = {relay.slot for relay in relays}
+        for slot in range(max(group.relay_count, 1)):
+            if slot not in slots:
+                relay = _add_relay(group, slot)
+                if relay:
+                    relays.append(relay)
+        for relay in relays:
+            if relay.server_id is None:
+                _try_to_place(relay, group)
+        return relays
+
+
+def _add_relay(group: RelayGroup, slot: int) -> Relay | None:
+    """A new relay in that slot; None when it is a standby and there is no second place for it yet."""
+    try:
+        with transaction.atomic():
+            relay = _new_relay(group, slot)
+            try:
+                place(relay)
+            except NoPlace as error:
+                if slot > 0:
+                    raise
+                note_trouble(relay, error.code)
+            return relay
+    except NoPlace:
+        return None
+
+
+def _try_to_place(relay: Relay, group: RelayGroup) -> None:
+    relay.group = group
+    try:
+        place(relay)
+    except NoPlace as error:
+        note_trouble(relay, error.code)
+
+
+def _new_relay(group: RelayGroup, slot: int) -> Relay:
+    code = "r" + "".join(secrets.choice(CODE_ALPHABET) for _ in range(9))
+    host_name = new_host_name(code)
+    identity = make_identity(host_name)
+    secret = new_secret()
+    used = set(group.relays.filter(released_at=None).values_list("region_id", flat=True))
+    return Relay.objects.create(
+        code=code,
+        group=group,
+        owner_id=group.owner_id,
+        slot=slot,
+        region_id=next(number for number in range(REGION_ID_FIRST, REGION_ID_LAST + 1) if number not in used),
+        host_name=host_name,
+        derper_key=identity.private_key,
+        certificate=identity.cert_pem,
+        certificate_key=identity.key_pem,
+        certificate_ends_at=identity.not_after,
+        pin=identity.pin,
+        admission_secret=secret,
+        admission_hash=fingerprint(secret),
+        debug_key=new_secret(),
+    )
+
+
+def release_group(*, group_id: int, actor: User | None) -> RelayGroup:
+    """Let everything go for good: containers, ports, identities. The history and the last map stay.
+
+    Releasing twice is fine.
+    """
+    with transaction.atomic():
+        group = RelayGroup.objects.select_for_update().get(pk=group_id)
+        if group.released_at:
+            return group
+        # Headscale may poll for ever, and a map without regions would stop it from starting.
+        group.last_map = derp_map_of(group) or group.last_map
+        group.wanted, group.wanted_reason, group.released_at = Wanted.ABSENT, "released", now()
+        group.save(update_fields=["last_map", "wanted", "wanted_reason", "released_at"])
+        close_outage(group)
+        for relay in group.relays.filter(released_at=None):
+            release_one(relay)
+        record(actor=actor, event="group.released", target=group)
+    return group
+
+
+def release_one(relay: Relay) -> None:
+    """Give the relay's place back; its container is then nobody's and the next pass reaps it."""
+    server_id = relay.server_id
+    relay_event(relay, RelayEvent.Kind.RELEASED)
+    Port.objects.filter(relay=relay).delete()
+    relay.wanted, relay.released_at = Wanted.ABSENT, now()
+    relay.trouble_code = relay.trouble_detail = ""
+    relay.trouble_since = None
+    relay.save(update_fields=["wanted", "released_at", "trouble_code", "trouble_detail", "trouble_since"])
+    if server_id:
+        wake_server(server_id)
+
+
+def rotate_map_token(*, group_id: int, actor: User) -> str:
+    """A new secret map URL; the old one answers 404 from now on. Returns its address."""
+    with transaction.atomic():
+        group = RelayGroup.objects.select_for_update().get(pk=group_id)
+        token = new_secret()
+        group.map_token, group.map_token_hash = token, fingerprint(token)
+        group.save(update_fields=["map_token", "map_token_hash"])
+        record(actor=actor, event="group.map_url_rotated", target=group)
+    return map_url_of(group)
+
+
+def revoke_map_token(*, group_id: int, actor: User) -> None:
+    """Turn the secret map URL off until a new one is made."""
+    with transaction.atomic():
+        group = RelayGroup.objects.select_for_update().get(pk=group_id)
+        group.map_token, group.map_token_hash = None, None
+        group.save(update_fields=["map_token", "map_token_hash"])
+        record(actor=actor, event="group.map_url_revoked", target=group)

@@ -1,0 +1,124 @@
+"""Where a relay goes: a healthy, enabled server with room, away from its siblings, least loaded first."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from django.db import IntegrityError, transaction
+from django.db.models import Count, F, Q
+from django.db.models.functions import NullIf
+
+from derp_portal.lib.clock import now
+from fleet.models import Port, Relay, RelayEvent, RelayGroup, Server
+
+from .events import relay_event
+from .wake import wake_server
+
+SET_ASIDE = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class NoPlace(Exception):
+    """No server can take the relay now. `code` is one of `no_server`, `no_room`, `no_port`."""
+
+    code: str
+
+
+def candidates(group: RelayGroup, *, apart_from: set[str]) -> Sequence[Server]:
+    """Servers that may take a relay of `group`, best first. `apart_from` holds addresses of its siblings.
+
+    Raises NoPlace when there is none.
+    """
+    servers = Server.objects.filter(is_enabled=True, status=Server.Status.HEALTHY).exclude(ip__in=apart_from)
+    region_ids = list(group.regions.values_list("id", flat=True))
+    if region_ids:
+        servers = servers.filter(region_id__in=region_ids)
+    ranked = list(
+        servers.annotate(carried=Count("relays", filter=Q(relays__released_at=None)))
+        # PostgreSQL refuses to divide by zero, and a server may be set to take none.
+        .annotate(share=F("carried") * 1.0 / NullIf(F("max_relays"), 0))
+        .order_by("share", "id")
+    )
+    if not ranked:
+        raise NoPlace("no_server")
+    with_room = [server for server in ranked if server.carried < server.max_relays]
+    if not with_room:
+        raise NoPlace("no_room")
+    return with_room
+
+
+def place(relay: Relay, *, on: Server | None = None) -> Server:
+    """Give the relay a server and a port, and wake that server. Call with the group's row locked.
+
+    `on` names the server instead of searching. Raises NoPlace and leaves the relay as it was.
+    """
+    siblings = Relay.objects.filter(group_id=relay.group_id, released_at=None, server__isnull=False)
+    apart_from = set(siblings.exclude(pk=relay.pk).values_list("server__ip", flat=True))
+    reason = NoPlace("no_room")
+    for server in [on] if on else candidates(relay.group, apart_from=apart_from):
+        try:
+            with transaction.atomic():
+                locked = Server.objects.select_for_update().get(pk=server.pk)
+                carried = locked.relays.filter(released_at=None).exclude(pk=relay.pk).count()
+                if carried >= locked.max_relays:
+                    raise NoPlace("no_room")
+                take_port(relay, locked)
+        except NoPlace as error:
+            reason = error
+            continue
+        relay.server = locked
+        relay.trouble_code = relay.trouble_detail = ""
+        relay.trouble_since = relay.next_try_at = None
+        relay.tries = 0
+        relay.save(update_fields=["server", "trouble_code", "trouble_detail", "trouble_since", "tries", "next_try_at"])
+        relay_event(relay, RelayEvent.Kind.PLACED)
+        wake_server(locked.pk)
+        return locked
+    raise reason
+
+
+def take_port(relay: Relay, server: Server) -> Port:
+    """Take a free port of `server` for `relay`, giving back the one it had. Raises NoPlace("no_port").
+
+    The number is drawn at random from the free ones, so that a freed port is not at once somebody else's
+    while pasted maps still name it.
+    """
+    Port.objects.filter(server=server, relay=None, set_aside_until__lt=now()).delete()
+    taken = set(Port.objects.filter(server=server).values_list("number", flat=True))
+    free = [number for number in range(server.port_first, server.port_last + 1) if number not in taken]
+    Port.objects.filter(relay=relay).delete()
+    while free:
+        number = free.pop(secrets.randbelow(len(free)))
+        try:
+            with transaction.atomic():
+                return Port.objects.create(server=server, number=number, relay=relay)
+        except IntegrityError:
+            continue  # Taken since we looked: the constraint decides, we try the next one.
+    raise NoPlace("no_port")
+
+
+def change_port(relay_id: int, refused: int) -> None:
+    """The relay's host refused that port: set it aside for an hour and take another one.
+
+    When none is left the relay keeps the old number and tries again with it. Nothing happens to a relay that was
+    released, moved or given another port since the host was asked.
+    """
+    with transaction.atomic():
+        group_id = Relay.objects.values_list("group_id", flat=True).get(pk=relay_id)
+        RelayGroup.objects.select_for_update().get(pk=group_id)
+        port = Port.objects.filter(relay_id=relay_id, relay__released_at=None, number=refused).first()
+        if port is None:
+            return
+        server = Server.objects.select_for_update().get(pk=port.server_id)
+        relay = Relay.objects.get(pk=relay_id)
+        try:
+            with transaction.atomic():
+                taken = take_port(relay, server)
+        except NoPlace:
+            return
+        Port.objects.create(server=server, number=refused, set_aside_until=now() + SET_ASIDE)
+        relay_event(relay, RelayEvent.Kind.PORT_CHANGED, f"{refused} → {taken.number}")
+        wake_server(server.pk)

@@ -1,0 +1,50 @@
+"""The lists customers read about their devices and relays."""
+
+from __future__ import annotations
+
+import django_tables2 as tables
+from django.utils.translation import gettext_lazy as _
+
+from fleet.models import NodeKey, RelayEvent
+from fleet.selectors import why_it_happened
+
+TIME_CELL = "{% load portal %}{% relative_time value %}"
+
+
+class DevicesTable(tables.Table):
+    """The devices a customer has listed."""
+
+    name = tables.Column(verbose_name=_("Name"), empty_values=())
+    key = tables.TemplateColumn('<code class="text-break">{{ value }}</code>', verbose_name=_("Node key"))
+    created_at = tables.TemplateColumn(TIME_CELL, verbose_name=_("Added"))
+    actions = tables.TemplateColumn(
+        template_name="fleet/device_actions.html", verbose_name="", orderable=False, empty_values=()
+    )
+
+    class Meta:
+        attrs = {"aria_label": _("Devices")}
+        empty_text = _("No device found")
+        order_by = "-created_at"
+
+    def render_name(self, record: NodeKey) -> str:
+        """The name, or a dash for a device that has none."""
+        return record.name or "–"
+
+
+class EventTable(tables.Table):
+    """What happened to a customer's relays."""
+
+    created_at = tables.TemplateColumn(TIME_CELL, verbose_name=_("When"))
+    kind = tables.Column(verbose_name=_("Event"), accessor="get_kind_display", order_by="kind")
+    relay = tables.TemplateColumn("<code>{{ value.code }}</code>", verbose_name=_("Relay"), order_by="relay__code")
+    region = tables.Column(verbose_name=_("Region"), accessor="server__region", order_by="server__region__code")
+    detail = tables.Column(verbose_name=_("Why"), orderable=False, empty_values=())
+
+    class Meta:
+        attrs = {"aria_label": _("Relay events")}
+        empty_text = _("No event found")
+        order_by = "-created_at"
+
+    def render_detail(self, record: RelayEvent) -> str:
+        """The reason in words; what the engine said is for operators."""
+        return why_it_happened(record) or "–"
