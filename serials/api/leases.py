@@ -1,0 +1,198 @@
+"""Plans, leases, and renewing a user."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from django.http import HttpRequest
+from django.shortcuts import get_object_or_404
+from django.utils.translation import gettext as _
+from ninja import Field, Query, Router, Schema
+from pydantic import model_validator
+
+from accounts import ratelimit, request_ip
+from accounts.apikit import ErrorOut, Moment, Ok, PageOut, PageQuery, TokenAuth, page, reader_of
+from accounts.models import User
+from derp_portal.lib.errors import PortalError
+from fleet.api import READ_REFUSALS, REFUSALS, RelayBrief, relay_brief, whose
+from serials import services
+from serials.models import Lease, LeaseTerm, Plan
+from serials.selectors import lease_card, leases_in_full, public_plans
+
+plan = Router(tags=["plan"])
+lease = Router(tags=["lease"])
+renewal = Router(tags=["user"])
+
+
+class PlanOut(Schema):
+    """What a term of this plan gives."""
+
+    code: str
+    name: str = Field(description="In the reader's language.")
+    days: int
+    relay_count: int
+    speed_bytes_per_second: int = Field(description="For each device; 0 means no limit.")
+    quota_bytes: int | None = Field(description="For each term; null means no limit.")
+    regions: list[str] = Field(description="Codes; empty means every region.")
+
+
+class PlanPage(PageOut):
+    """A part of the list, in the shop's order."""
+
+    items: list[PlanOut]
+
+
+class TermOut(Schema):
+    """A stretch of a lease under one plan, running or to come."""
+
+    plan: str
+    starts_at: datetime
+    ends_at: datetime
+    state: LeaseTerm.State
+    source: LeaseTerm.Source
+
+
+class LeaseOut(Schema):
+    """A lease: its relays, its end, and the terms that lead there."""
+
+    id: int
+    name: str
+    user_id: int
+    status: Lease.Status
+    started_at: datetime
+    expires_at: datetime
+    ended_at: datetime | None
+    end_reason: str
+    plan: str | None = Field(description="Code of the plan in force now.")
+    terms: list[TermOut] = Field(description="The current term and those to come.")
+    relays: list[RelayBrief]
+
+
+class LeasePage(PageOut):
+    """A part of the list, newest first."""
+
+    items: list[LeaseOut]
+
+
+class LeaseQuery(PageQuery):
+    """Filters of the list; `user_id` of others is for staff."""
+
+    user_id: int | None = None
+    status: Lease.Status | None = None
+
+
+class LeaseEnd(Schema):
+    """Which lease ends now, and why."""
+
+    lease_id: int
+    reason: str = Field("staff", max_length=40, description="Kept with the lease.", examples=["refunded"])
+
+
+class LeaseAnswer(Ok):
+    """The lease the call was about."""
+
+    lease: LeaseOut
+
+
+class RenewIn(Schema):
+    """Whose lease is to last until when. One of `until` and `end_date` is needed."""
+
+    user_id: int
+    until: Moment | None = None
+    end_date: Moment | None = Field(None, description="Another name for `until`.")
+    plan: str = Field("", description="Code of the plan for a user without a lease; else the lease keeps its own.")
+
+    @model_validator(mode="after")
+    def _says_until_when(self) -> RenewIn:
+        if (self.until is None) == (self.end_date is None):
+            raise ValueError(_("send either until or end_date"))
+        return self
+
+
+class RenewOut(LeaseAnswer):
+    """The renewed lease, and the end of the user's last one."""
+
+    rental_expiry: datetime
+
+
+@plan.get("/list", response={200: PlanPage, 422: ErrorOut, 429: ErrorOut}, auth=None)
+def list_plans(request: HttpRequest, query: Query[PageQuery]) -> dict[str, Any]:
+    """The plans on offer. Needs no token."""
+    ratelimit.hit(scope="plans", key=request_ip.current() or "", limit=120, window_seconds=60)
+    return page(public_plans(), query.page, query.per_page, _show_plan)
+
+
+@lease.get("/list", response={200: LeasePage, READ_REFUSALS: ErrorOut}, auth=TokenAuth("serials"))
+def list_leases(request: HttpRequest, query: Query[LeaseQuery]) -> dict[str, Any]:
+    """Your leases, ended ones included; with the staff scope, everybody's."""
+    found = leases_in_full(whose(request, query.user_id))
+    if query.status:
+        found = found.filter(status=query.status)
+    return page(found, query.page, query.per_page, show_lease)
+
+
+@lease.post("/end", response={200: LeaseAnswer, REFUSALS: ErrorOut}, auth=TokenAuth("staff"))
+def end(request: HttpRequest, data: LeaseEnd) -> dict[str, Any]:
+    """End a lease now: its relays stop, their place stays reserved for 14 days. Ending twice is fine."""
+    target = get_object_or_404(Lease, pk=data.lease_id)
+    services.end_lease(lease_id=target.pk, reason=data.reason, actor=reader_of(request))
+    return {"success": True, "lease": show_lease(leases_in_full(None).get(pk=target.pk))}
+
+
+@renewal.post("/renew", response={200: RenewOut, REFUSALS: ErrorOut}, auth=TokenAuth("staff"))
+def renew(request: HttpRequest, data: RenewIn) -> dict[str, Any]:
+    """Let a user's lease run until a chosen day; they are told by mail. Never shortens it (409 `date_too_early`)."""
+    owner = User.objects.filter(pk=data.user_id).first()
+    if owner is None:
+        raise PortalError(_("There is no such user."), code="not_found", status=404)
+    until = data.until or data.end_date
+    assert until is not None  # The schema asks for one of them.
+    chosen = plan_named(data.plan) if data.plan else None
+    renewed = services.renew_user(user_id=owner.pk, until=until, plan=chosen, actor=reader_of(request))
+    owner.refresh_from_db(fields=["rental_expiry"])
+    shown = show_lease(leases_in_full(None).get(pk=renewed.pk))
+    return {"success": True, "lease": shown, "rental_expiry": owner.rental_expiry}
+
+
+def plan_named(code: str) -> Plan:
+    """The plan of that code, shown to customers or not. Raises PortalError `unknown_plan`."""
+    found = Plan.objects.filter(code=code).first()
+    if found is None:
+        raise PortalError(_("There is no plan “%(plan)s”.") % {"plan": code}, code="unknown_plan", status=422)
+    return found
+
+
+def show_lease(one: Lease) -> dict[str, Any]:
+    """A lease from `leases_in_full()` as `LeaseOut`; queries nothing."""
+    card = lease_card(one)
+    return {
+        "id": one.pk,
+        "name": one.name,
+        "user_id": one.user_id,
+        "status": one.status,
+        "started_at": one.started_at,
+        "expires_at": one.ends_at,
+        "ended_at": one.ended_at,
+        "end_reason": one.end_reason,
+        "plan": card.current.plan.code if card.current else None,
+        "terms": [
+            {
+                "plan": term.plan.code,
+                "starts_at": term.starts_at,
+                "ends_at": term.ends_at,
+                "state": term.state,
+                "source": term.source,
+            }
+            for term in card.open_terms
+        ],
+        "relays": [relay_brief(each.relay) for each in card.relays],
+    }
+
+
+def _show_plan(one: Plan) -> dict[str, Any]:
+    names = ("code", "days", "relay_count", "speed_bytes_per_second", "quota_bytes")
+    return {name: getattr(one, name) for name in names} | {
+        "name": one.local_name,
+        "regions": [region.code for region in one.regions.all()],
+    }

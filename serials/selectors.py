@@ -1,0 +1,294 @@
+"""Reading what was granted: plans, serials, terms, leases as their owners see them. A fixed number of queries each."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from functools import cached_property
+
+from django.db.models import Prefetch, Q, QuerySet
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
+
+from accounts.models import User
+from derp_portal.lib.clock import now
+from fleet.derp.map import NodeSpec, headscale_yaml, policy_snippet
+from fleet.models import Outage, Relay, RelayGroup, RelayHealth, Wanted
+from fleet.selectors import STATE_WORDS, RelayState, map_url_of, node_of, relay_state, why_in_trouble
+from serials.codes import canonical
+from serials.models import Lease, LeaseTerm, Plan, SerialNumber
+from serials.services.terms import KEEP_PLACE
+
+SOON = timedelta(days=7)
+VERY_SOON = timedelta(days=1)
+IN_HOURS = timedelta(days=2)
+TONES = {
+    RelayState.UP: "ok",
+    RelayState.STARTING: "busy",
+    RelayState.TROUBLE: "warn",
+    RelayState.STOPPED: "off",
+}
+
+
+class LeaseState(StrEnum):
+    """A lease in one word, as its owner sees it."""
+
+    UP = "up"
+    STARTING = "starting"
+    TROUBLE = "trouble"
+    STOPPED = "stopped"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class RelayCard:
+    """One relay as its owner sees it. `trouble` is in words, "" when there is none."""
+
+    relay: Relay
+    state: RelayState
+    trouble: str
+    node: NodeSpec | None
+
+    @property
+    def word(self) -> Promise:
+        """The state in one word."""
+        return STATE_WORDS[self.state]
+
+    @property
+    def tone(self) -> str:
+        """The colour that helps the word."""
+        return TONES[self.state]
+
+    @property
+    def is_up(self) -> bool:
+        return self.state == RelayState.UP
+
+    @property
+    def latency_ms(self) -> float | None:
+        """The latest ping, while it means something."""
+        health = getattr(self.relay, "health", None)
+        return health.latency_ms if health and self.is_up else None
+
+    @property
+    def shown_ms(self) -> str:
+        """The latency in whole milliseconds; a shorter one is not called nothing."""
+        latency = self.latency_ms or 0
+        return "< 1" if latency < 1 else str(round(latency))
+
+    @property
+    def address(self) -> str:
+        """Where devices connect to, "" while the relay has no place."""
+        if self.node is None:
+            return ""
+        host = f"[{self.node.ipv6}]" if self.node.ipv6 else self.node.ipv4
+        return f"{host}:{self.node.derp_port}"
+
+    @property
+    def step(self) -> Promise:
+        """What happens now while it starts."""
+        health = getattr(self.relay, "health", None)
+        if self.node is None:
+            return _("Looking for a server with room")
+        if not self.relay.is_running:
+            return _("Starting it on the server")
+        if health and health.status == RelayHealth.Status.UNHEALTHY:
+            return _("Waiting for it to answer again")
+        return _("Checking that it answers as your devices would ask")
+
+    @property
+    def steps_done(self) -> int:
+        """How many of the three steps of starting are behind it."""
+        return (self.node is not None) + (self.node is not None and self.relay.is_running)
+
+
+@dataclass(frozen=True)
+class LeaseCard:
+    """A lease from `leases_in_full()` as its owner sees it. Queries nothing."""
+
+    lease: Lease
+    moment: datetime
+
+    @cached_property
+    def outage(self) -> Outage | None:
+        """The outage that stops the lease's clock now."""
+        return next(iter(self.lease.relay_group.open_outages), None)  # type: ignore[attr-defined]
+
+    @cached_property
+    def relays(self) -> list[RelayCard]:
+        """The relays that are not released, primary first."""
+        return [
+            RelayCard(relay, relay_state(relay), why_in_trouble(relay), node_of(relay))
+            for relay in self.lease.relay_group.live  # type: ignore[attr-defined]
+        ]
+
+    @cached_property
+    def state(self) -> LeaseState:
+        """One relay that runs is enough: that is what the others are for."""
+        states = {card.state for card in self.relays}
+        if not self.lease.is_active:
+            return LeaseState.ENDED
+        if RelayState.UP in states:
+            return LeaseState.UP
+        if self.outage or RelayState.TROUBLE in states:
+            return LeaseState.TROUBLE
+        return LeaseState.STARTING if RelayState.STARTING in states else LeaseState.STOPPED
+
+    @property
+    def best(self) -> RelayCard | None:
+        """The relay the state line speaks of: the first that is up, else the primary."""
+        return next((card for card in self.relays if card.is_up), self.relays[0] if self.relays else None)
+
+    @property
+    def slow_one(self) -> RelayCard | None:
+        """The relay whose start the progress line shows."""
+        return next((card for card in self.relays if card.state == RelayState.STARTING), None)
+
+    @cached_property
+    def current(self) -> LeaseTerm | None:
+        return next((term for term in self.open_terms if term.state == LeaseTerm.State.CURRENT), None)
+
+    @property
+    def open_terms(self) -> list[LeaseTerm]:
+        return self.lease.terms_left  # type: ignore[attr-defined,no-any-return]
+
+    @property
+    def queued(self) -> list[LeaseTerm]:
+        """Terms to come under another plan than the present one."""
+        plan_id = self.current.plan_id if self.current else None
+        waiting = [term for term in self.open_terms if term.state == LeaseTerm.State.QUEUED]
+        return [term for term in waiting if term.plan_id != plan_id]
+
+    @cached_property
+    def left(self) -> timedelta:
+        """What is left; it stands still during an outage."""
+        since = self.outage.started_at if self.outage else self.moment
+        return max(self.lease.ends_at - since, timedelta())
+
+    @property
+    def days_left(self) -> int:
+        """Rounded: three days redeemed a minute ago are three. 0 for the last two days, which count in hours."""
+        return round(self.left / timedelta(days=1)) if self.left >= IN_HOURS else 0
+
+    @property
+    def hours_left(self) -> int:
+        return round(self.left / timedelta(hours=1))
+
+    @property
+    def whole(self) -> timedelta:
+        """What a full bar stands for: from the start of the present term, or the last renewal, to the end."""
+        begin = self.current.starts_at if self.current else self.lease.started_at
+        return max(self.lease.ends_at - begin, timedelta(seconds=1))
+
+    @property
+    def percent_left(self) -> int:
+        return round(100 * min(self.left / self.whole, 1))
+
+    @property
+    def tone(self) -> str:
+        """How urgent renewing is."""
+        if self.left > SOON or self.percent_left > 50:
+            return ""
+        return "warn" if self.left > VERY_SOON else "bad"
+
+    @property
+    def kept_until(self) -> datetime | None:
+        """Until when an ended lease can be renewed without a new map; None once its place is gone."""
+        if self.lease.is_active or self.lease.released_at or self.lease.ended_at is None:
+            return None
+        return self.lease.ended_at + KEEP_PLACE
+
+    @property
+    def is_only_local(self) -> bool:
+        """True when nothing but this very machine can reach the relays: a trial installation."""
+        placed = [card.relay.server for card in self.relays if card.relay.server]
+        return bool(placed) and all(server.is_loopback for server in placed)
+
+    @cached_property
+    def nodes(self) -> list[NodeSpec]:
+        return [card.node for card in self.relays if card.node]
+
+    @property
+    def policy(self) -> str:
+        """For a Tailscale policy file; "" while no relay has a place."""
+        return policy_snippet(self.nodes) if self.nodes else ""
+
+    @property
+    def yaml(self) -> str:
+        """For Headscale's `derp.paths`; "" while no relay has a place."""
+        return headscale_yaml(self.nodes) if self.nodes else ""
+
+    @property
+    def map_url(self) -> str:
+        return map_url_of(self.lease.relay_group)
+
+    @property
+    def map_version(self) -> str:
+        """Changes whenever the hand-over card would read differently."""
+        parts = f"{self.lease.name}\n{self.lease.status}\n{self.policy}\n{self.map_url}\n{self.is_only_local}"
+        return f"{self.lease.pk}-{hashlib.sha256(parts.encode()).hexdigest()[:12]}"
+
+
+def leases_in_full(user: User | None) -> QuerySet[Lease]:
+    """The user's leases, or everybody's, with all that a LeaseCard reads: five queries however many there are."""
+    live = Relay.objects.filter(released_at=None).select_related("server__region", "port", "health").order_by("slot")
+    terms = LeaseTerm.objects.exclude(state=LeaseTerm.State.DONE).select_related("plan").order_by("starts_at", "id")
+    leases = Lease.objects.filter(user=user) if user else Lease.objects.all()
+    return leases.select_related("relay_group").prefetch_related(
+        Prefetch("terms", queryset=terms, to_attr="terms_left"),
+        Prefetch("relay_group__relays", queryset=live, to_attr="live"),
+        Prefetch("relay_group__outages", queryset=Outage.objects.filter(ended_at=None), to_attr="open_outages"),
+    )
+
+
+def lease_card(lease: Lease) -> LeaseCard:
+    """The lease, which came from `leases_in_full()`, as it is at this moment."""
+    return LeaseCard(lease, now())
+
+
+def lease_cards(user: User) -> list[LeaseCard]:
+    """What the dashboard shows: active leases and those whose place is still kept, the one that ends last first."""
+    leases = leases_in_full(user).filter(released_at=None)
+    ordered = sorted(leases, key=lambda lease: (not lease.is_active, -lease.ends_at.timestamp(), lease.pk))
+    return [lease_card(lease) for lease in ordered]
+
+
+def has_had_a_lease(user: User) -> bool:
+    """True for those who are not here for the first time."""
+    return Lease.objects.filter(user=user).exists()
+
+
+def public_plans() -> QuerySet[Plan]:
+    """The plans shown to customers, with their regions."""
+    return Plan.objects.filter(is_public=True).prefetch_related("regions")
+
+
+def serials_of(user: User | None) -> QuerySet[SerialNumber]:
+    """The serials the user has redeemed, or all there are, with plan, term and lease."""
+    found = SerialNumber.objects.filter(user=user) if user else SerialNumber.objects.all()
+    return found.select_related("plan", "term__lease")
+
+
+def lookup_serials(found: QuerySet[SerialNumber], text: str) -> QuerySet[SerialNumber]:
+    """Those of `found` whose code contains `text`, however it is typed, or that a user of that name redeemed."""
+    matches = Q(user__username__icontains=text) | Q(user__email__icontains=text)
+    if part := canonical(text):
+        matches |= Q(code__contains=part)
+    return found.filter(matches)
+
+
+def groups_with_a_map(user: User) -> list[RelayGroup]:
+    """The user's groups that have a map now, with their leases: those that run or, if none does, those that rest."""
+    kept = list(RelayGroup.objects.filter(owner=user, released_at=None).select_related("lease"))
+    return [group for group in kept if group.wanted == Wanted.RUNNING] or kept
+
+
+def terms_of(user: User) -> QuerySet[LeaseTerm]:
+    """Every term the user ever had, with lease, plan and serial."""
+    return LeaseTerm.objects.filter(lease__user=user).select_related("lease", "plan", "serial")
+
+
+def terms_of_lease(lease: Lease) -> QuerySet[LeaseTerm]:
+    """Every term of the lease, with plan and serial."""
+    return lease.terms.select_related("plan", "serial")

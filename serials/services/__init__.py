@@ -1,0 +1,35 @@
+"""Everything that changes what was granted: serials, leases, terms."""
+
+from .activation import How, activate, preview
+from .leases import close_account, end_lease, release_relay, rename_lease, renew_lease, renew_user
+from .numbers import generate, revoke_serials
+from .sweeps import (
+    advance_terms,
+    compensate_outages,
+    expire_leases,
+    expire_serials,
+    release_ended_leases,
+    send_reminders,
+)
+from .verification import verify_binding
+
+__all__ = [
+    "How",
+    "activate",
+    "advance_terms",
+    "close_account",
+    "compensate_outages",
+    "end_lease",
+    "expire_leases",
+    "expire_serials",
+    "generate",
+    "preview",
+    "release_ended_leases",
+    "release_relay",
+    "rename_lease",
+    "renew_lease",
+    "renew_user",
+    "revoke_serials",
+    "send_reminders",
+    "verify_binding",
+]

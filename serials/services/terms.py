@@ -1,0 +1,168 @@
+"""The queue of terms of one lease: adding to it, moving along it, closing it. Callers hold user and lease locked."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from django.db.models import F, Max, Q, QuerySet
+
+from accounts.models import User
+from accounts.services import set_rental_expiry
+from derp_portal.lib.clock import now
+from fleet.models import Outage, RelayGroup, Wanted
+from fleet.services import GroupTerms, set_group
+from serials.models import Binding, Lease, LeaseTerm, Plan, SerialNumber
+
+KEEP_PLACE = timedelta(days=14)
+"""How long identity and port of an ended lease stay reserved, so that a late renewal needs no new map."""
+SHORTEST_CREDITED = timedelta(minutes=1)
+"""Shorter outages are a restart's length and are not made up for."""
+
+
+def open_terms(lease: Lease) -> list[LeaseTerm]:
+    """The current term and those to come, in order."""
+    return list(lease.terms.exclude(state=LeaseTerm.State.DONE).select_related("plan", "serial").order_by("starts_at"))
+
+
+def last_term(lease: Lease) -> LeaseTerm:
+    """The term added last: its plan goes on when days are added that name none.
+
+    Not the one that starts last: a term that was to come when it was closed early still has its old dates.
+    """
+    return lease.terms.select_related("plan").latest("id")
+
+
+def uncredited_outages() -> QuerySet[Outage]:
+    """Outages that stopped a lease's clock and have not been made up for: still open, or long enough and over."""
+    owed = Q(ended_at=None) | Q(ended_at__gte=F("started_at") + SHORTEST_CREDITED)
+    return Outage.objects.filter(owed, term=None)
+
+
+def end_of_queue(lease: Lease) -> datetime:
+    """Where a new term would start: at the end of the lease, or now if that has passed.
+
+    While the lease's clock stands its end has not passed, whatever the date: what is added, the making up for the
+    outage included, goes on from there, and the customer gets exactly what was owed.
+    """
+    moment = now()
+    if lease.ends_at >= moment:
+        return lease.ends_at
+    is_owed = lease.is_active and uncredited_outages().filter(group=lease.relay_group_id).exists()
+    return lease.ends_at if is_owed else moment
+
+
+def append_term(
+    lease: Lease,
+    *,
+    plan: Plan,
+    duration: timedelta,
+    source: LeaseTerm.Source,
+    starts_at: datetime | None = None,
+    serial: SerialNumber | None = None,
+    outage: Outage | None = None,
+    actor: User | None,
+) -> LeaseTerm:
+    """Add a term, bind it, and let the relays follow. An ended lease comes back to life.
+
+    It starts at `end_of_queue`; who has asked for that already, and counted from it, names it in `starts_at`.
+    """
+    starts_at = starts_at or end_of_queue(lease)
+    _move_along(lease)  # One whose time ran out a moment ago must not keep the new term waiting.
+    has_current = lease.terms.filter(state=LeaseTerm.State.CURRENT).exists()
+    term = LeaseTerm.objects.create(
+        lease=lease,
+        plan=plan,
+        starts_at=starts_at,
+        ends_at=starts_at + duration,
+        state=LeaseTerm.State.QUEUED if has_current else LeaseTerm.State.CURRENT,
+        source=source,
+        serial=serial,
+        outage=outage,
+        actor=actor,
+    )
+    Binding.objects.create(user_id=lease.user_id, serial=serial, term=term, relay_group_id=lease.relay_group_id)
+    if serial is not None:
+        serial.expires_at = term.ends_at
+        serial.save(update_fields=["expires_at"])
+    lease.ends_at = term.ends_at
+    lease.status, lease.ended_at, lease.end_reason = Lease.Status.ACTIVE, None, ""
+    fields = ["ends_at", "status", "ended_at", "end_reason"]
+    if source != LeaseTerm.Source.COMPENSATION:
+        lease.renewed_at = now()
+        fields.append("renewed_at")
+    lease.save(update_fields=fields)
+    follow(lease, actor=actor)
+    return term
+
+
+def close_terms(lease: Lease) -> list[LeaseTerm]:
+    """Close every open term, and with them the lease's time, now; their serials have nothing left to give.
+
+    Returns what was closed. The caller saves the lease.
+    """
+    closed = open_terms(lease)
+    moment = now()
+    for term in closed:
+        if term.ends_at > moment:
+            term.closed_at = moment
+        term.state = LeaseTerm.State.DONE
+        term.save(update_fields=["closed_at", "state"])
+        if term.serial and term.closed_at:
+            term.serial.expires_at = moment
+            term.serial.save(update_fields=["expires_at"])
+    lease.ends_at = min(lease.ends_at, moment)
+    return closed
+
+
+def advance(lease: Lease, *, actor: User | None) -> LeaseTerm | None:
+    """Finish terms whose end has passed and make the next one current. Returns the current one, or None."""
+    current = _move_along(lease)
+    if current:
+        follow(lease, actor=actor)
+    return current
+
+
+def _move_along(lease: Lease) -> LeaseTerm | None:
+    moment = now()
+    current = None
+    for term in open_terms(lease):
+        if term.ends_at <= moment:
+            state = LeaseTerm.State.DONE
+        else:
+            state = LeaseTerm.State.QUEUED if current else LeaseTerm.State.CURRENT
+            current = current or term
+        if state != term.state:
+            term.state = state
+            term.save(update_fields=["state"])
+    return current
+
+
+def group_terms(term: LeaseTerm) -> GroupTerms:
+    """What the term's plan asks of the fleet."""
+    plan = term.plan
+    return GroupTerms(
+        relay_count=plan.relay_count,
+        region_ids=tuple(plan.regions.values_list("id", flat=True)),
+        speed=plan.speed_bytes_per_second,
+        quota_bytes=plan.quota_bytes,
+        period=(term.starts_at, term.ends_at),
+    )
+
+
+def follow(lease: Lease, *, actor: User | None) -> None:
+    """Write down for the fleet what the lease wants now, and keep the user's `rental_expiry` in step."""
+    current = lease.terms.filter(state=LeaseTerm.State.CURRENT).select_related("plan").first()
+    if RelayGroup.objects.filter(pk=lease.relay_group_id, released_at__isnull=False).exists():
+        pass  # Staff gave its relays back by hand: the lease goes on to its end and wants nothing of the fleet.
+    elif lease.is_active and current:
+        set_group(
+            group_id=lease.relay_group_id,
+            wanted=Wanted.RUNNING,
+            run_until=lease.ends_at,
+            terms=group_terms(current),
+            actor=actor,
+        )
+    else:
+        set_group(group_id=lease.relay_group_id, wanted=Wanted.STOPPED, reason=lease.end_reason, actor=actor)
+    latest = Lease.objects.filter(user_id=lease.user_id, status=Lease.Status.ACTIVE).aggregate(end=Max("ends_at"))
+    set_rental_expiry(user_id=lease.user_id, expiry=latest["end"])

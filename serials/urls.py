@@ -1,0 +1,17 @@
+from django.urls import path
+
+from serials import views
+
+urlpatterns = [
+    path("", views.home, name="home"),
+    path("dashboard/", views.dashboard, name="dashboard"),
+    path("dashboard/live/", views.dashboard_live, name="dashboard_live"),
+    path("redeem/", views.redeem, name="redeem"),
+    path("serials/", views.serial_history, name="serial_history"),
+    path("history/", views.usage_history, name="usage_history"),
+    path("leases/<int:lease_id>/", views.lease, name="lease"),
+    path("leases/<int:lease_id>/rename/", views.lease_rename, name="lease_rename"),
+    path("leases/<int:lease_id>/map-url/new/", views.map_url_rotate, name="map_url_rotate"),
+    path("leases/<int:lease_id>/map-url/off/", views.map_url_revoke, name="map_url_revoke"),
+    path("leases/<int:lease_id>/relays/<slug:code>/region-id/", views.region_id, name="region_id"),
+]

@@ -1,0 +1,144 @@
+"""Leases, one verb at a time: renewing never shortens, ending twice is as once, and nobody is told twice."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from accounts.models import AuditEntry, Notification, User
+from derp_portal.lib.clock import now
+from derp_portal.lib.errors import PortalError
+from fleet.models import Relay, Wanted
+from serials.models import Lease, LeaseTerm, Plan, SerialNumber
+from serials.services import How, activate, close_account, end_lease, rename_lease, renew_lease, renew_user
+from tests.serials.shop import assert_in_step, make_plan, new_code_of, nothing_changes, row_counts
+
+pytestmark = pytest.mark.django_db
+DAY = timedelta(days=1)
+
+
+def test_staff_renews_a_lease_to_a_date_and_the_customer_is_told_once(alice: User, root: User, plan: Plan) -> None:
+    _serial, lease = activate(user=alice, code=new_code_of(plan))
+    until = lease.ends_at + 10 * DAY
+
+    term = renew_lease(lease_id=lease.pk, until=until, actor=root)
+    assert renew_lease(lease_id=lease.pk, until=until, actor=root) is None
+
+    assert term is not None
+    assert (term.starts_at, term.ends_at, term.actor) == (lease.ends_at, until, root)
+    assert Notification.objects.filter(kind="lease_renewed", user=alice).count() == 1
+    assert AuditEntry.objects.filter(event="lease.renewed", actor=root).count() == 1
+    assert_in_step(alice)
+
+
+def test_an_earlier_date_is_refused_and_nothing_is_shortened(alice: User, root: User, plan: Plan) -> None:
+    _serial, lease = activate(user=alice, code=new_code_of(plan))
+
+    with nothing_changes(), pytest.raises(PortalError) as refused:
+        renew_lease(lease_id=lease.pk, until=lease.ends_at - timedelta(seconds=1), actor=root)
+
+    assert refused.value.code == "date_too_early"
+
+
+def test_a_user_without_a_lease_is_renewed_to_exactly_that_moment_and_again_is_fine(
+    alice: User, root: User, plan: Plan
+) -> None:
+    """The clock runs on between two looks at it; the end must not."""
+    until = now() + 90 * DAY
+
+    first = renew_user(user_id=alice.pk, until=until, plan=plan, actor=root)
+    again = renew_user(user_id=alice.pk, until=until, actor=root)
+
+    assert first == again
+    assert again.ends_at == until
+    assert again.terms.count() == 1
+    assert Notification.objects.filter(user=alice).count() == 1
+    assert_in_step(alice)
+
+
+def test_a_user_whose_lease_has_ended_is_renewed_to_exactly_that_moment(alice: User, root: User, plan: Plan) -> None:
+    _serial, lease = activate(user=alice, code=new_code_of(plan))
+    end_lease(lease_id=lease.pk, reason="by hand", actor=root)
+    until = now() + 10 * DAY
+
+    for _click in range(2):
+        assert renew_user(user_id=alice.pk, until=until, actor=root) == lease
+
+    lease.refresh_from_db()
+    assert (lease.is_active, lease.ends_at) == (True, until)
+    assert_in_step(alice)
+
+
+def test_renewing_a_user_needs_a_plan_and_a_date_ahead(alice: User, root: User, plan: Plan) -> None:
+    with nothing_changes(), pytest.raises(PortalError) as past:
+        renew_user(user_id=alice.pk, until=now() - DAY, plan=plan, actor=root)
+    Plan.objects.update(is_public=False)
+    with nothing_changes(), pytest.raises(PortalError) as planless:
+        renew_user(user_id=alice.pk, until=now() + DAY, actor=root)
+
+    assert (past.value.code, planless.value.code) == ("date_too_early", "no_plan")
+
+
+def test_a_released_lease_is_not_renewed_but_its_user_is(alice: User, root: User, plan: Plan) -> None:
+    _serial, lease = activate(user=alice, code=new_code_of(plan))
+    end_lease(lease_id=lease.pk, reason="by hand", actor=root)
+    Lease.objects.filter(pk=lease.pk).update(released_at=now())
+
+    with pytest.raises(PortalError) as refused:
+        renew_lease(lease_id=lease.pk, until=now() + DAY, actor=root)
+    fresh = renew_user(user_id=alice.pk, until=now() + DAY, actor=root)
+
+    assert refused.value.code == "lease_released"
+    assert fresh != lease
+    assert_in_step(alice)
+
+
+def test_ending_twice_is_as_ending_once(alice: User, root: User, plan: Plan) -> None:
+    code = new_code_of(plan)
+    _serial, lease = activate(user=alice, code=code)
+    activate(user=alice, code=new_code_of(make_plan(3)))
+
+    ended = end_lease(lease_id=lease.pk, reason="by hand", actor=root)
+    with nothing_changes():
+        again = end_lease(lease_id=lease.pk, reason="another reason", actor=root)
+
+    assert ended.ended_at == again.ended_at
+    assert (again.status, again.end_reason) == (Lease.Status.ENDED, "by hand")
+    assert set(lease.terms.values_list("state", flat=True)) == {LeaseTerm.State.DONE}
+    assert lease.terms.filter(closed_at=None).count() == 0
+    assert SerialNumber.objects.filter(expires_at__gt=now()).count() == 0
+    assert Relay.objects.get().wanted == Wanted.STOPPED
+    assert Notification.objects.filter(kind="lease_ended").count() == 1
+    assert_in_step(alice)
+
+
+def test_a_lease_gets_another_name(alice: User, plan: Plan) -> None:
+    _serial, lease = activate(user=alice, code=new_code_of(plan))
+
+    assert rename_lease(lease_id=lease.pk, name="  The   office ", actor=alice).name == "The office"
+    with nothing_changes(), pytest.raises(PortalError):
+        rename_lease(lease_id=lease.pk, name=" \t ", actor=alice)
+
+
+def test_leases_without_a_name_of_their_own_read_differently(alice: User, plan: Plan) -> None:
+    for _number in range(3):
+        activate(user=alice, code=new_code_of(plan), how=How.NEW)
+
+    assert sorted(Lease.objects.values_list("name", flat=True)) == ["My relay", "My relay 2", "My relay 3"]
+
+
+def test_closing_an_account_ends_its_leases_and_keeps_its_history(alice: User, root: User, plan: Plan) -> None:
+    for _number in range(2):
+        activate(user=alice, code=new_code_of(plan), how=How.NEW)
+    before = row_counts()
+
+    close_account(user_id=alice.pk, actor=root)
+    close_account(user_id=alice.pk, actor=root)
+
+    alice.refresh_from_db()
+    assert not alice.is_active
+    assert alice.rental_expiry is None
+    assert {lease.end_reason for lease in alice.leases.all()} == {"account_closed"}
+    assert all(count >= before[name] for name, count in row_counts().items())
+    assert Notification.objects.filter(kind="lease_ended").count() == 2
