@@ -59,6 +59,7 @@ def configure(options: dict[str, Any]) -> None:
             "loggers": {
                 # One line a request (from django_structlog) is enough.
                 "django.server": {"level": "WARNING"},
+                "django.request": {"level": "ERROR"},
                 "celery.beat": {"level": "WARNING"},
                 "celery.app.trace": {"level": "WARNING"},
                 "celery.worker.strategy": {"level": "WARNING"},

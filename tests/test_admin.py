@@ -1,0 +1,185 @@
+"""The operator's pages as a whole: every one opens for staff and for nobody else, and none slows down as rows grow."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.contrib import admin
+from django.db import connection
+from django.db.models import Model
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+
+from accounts import services as accounts
+from accounts.models import Notification, User
+from derp_portal.lib.clock import now
+from fleet.models import NodeKey, Outage, Relay, RelayHealth, Server
+from fleet.services import restart_relay
+from fleet.services.outages import note_trouble
+from serials import services
+from serials.models import Reminder
+from tests.conftest import make_user
+from tests.serials.shop import make_plan, make_server, new_code_of
+
+ROOMS = ("accounts", "fleet", "serials", "django_celery_beat")
+MAY_BE_EMPTY = {"clockedschedule", "crontabschedule", "port"}
+SECRETS = ("derper_key", "certificate_key", "admission_secret", "debug_key")
+
+
+def populate(count: int, *, start: int = 0) -> None:
+    """That many of everything, each with troubles of its own."""
+    root = User.objects.get(username="root")
+    for number in range(start, start + count):
+        server = make_server(f"server {number}", status=Server.Status.HEALTHY)
+        plan = make_plan(3 + number)
+        user = make_user(f"customer{number}")
+        _serial, lease = services.activate(user=user, code=new_code_of(plan), actor=user)
+        relay = lease.relay_group.relays.get(slot=0)
+        restart_relay(relay_id=relay.pk, actor=root)
+        RelayHealth.objects.create(
+            relay=relay, status=RelayHealth.Status.UNHEALTHY, error="no_answer", checked_at=now()
+        )
+        note_trouble(relay, "disk_full", "no space left")
+        server.status, server.error_code = Server.Status.UNHEALTHY, "unreachable"
+        server.save()
+        Outage.objects.create(
+            group=lease.relay_group, cause="timeout", started_at=now() - timedelta(hours=2), ended_at=now()
+        )
+        Reminder.objects.create(lease=lease, lease_end=lease.ends_at, days=7)
+        NodeKey.objects.create(owner=user, key=f"nodekey:{number:064x}")
+        accounts.issue_token(user=user, name="x", scopes=["account"], actor=user)
+    Notification.objects.update(status=Notification.Status.FAILED)
+
+
+def lists() -> dict[str, type[Model]]:
+    """The addresses of every list of rooms that are ours to show."""
+    return {
+        reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist"): model
+        for model in admin.site._registry
+        if model._meta.app_label in ROOMS
+    }
+
+
+def queries_of(browser: Client, address: str) -> int:
+    with CaptureQueriesContext(
+        connection,
+    ) as seen:
+        assert browser.get(address).status_code == 200
+    return len(seen)
+
+
+@pytest.fixture
+def roots(client: Client, root: User) -> Client:
+    """root's browser."""
+    client.force_login(root)
+    return client
+
+
+def test_every_table_has_a_page_for_the_operator() -> None:
+    shown = {model._meta.label for model in admin.site._registry}
+    tables = {model._meta.label for room in ROOMS[:3] for model in apps.get_app_config(room).get_models()}
+    # These are seen on the pages of what they belong to.
+    assert tables - shown == {"fleet.Port", "serials.LeaseTerm", "serials.Reminder"}
+
+
+def test_every_list_and_every_page_opens_for_staff_and_for_nobody_else(roots: Client) -> None:
+    populate(2)
+    stranger = Client()
+    stranger.force_login(User.objects.get(username="customer0"))
+    addresses = [reverse("admin:index")]
+    for address, model in lists().items():
+        row = model._default_manager.order_by("pk").first()
+        assert row is not None or model._meta.model_name in MAY_BE_EMPTY, f"{model} has no row to look at"
+        addresses += [address, f"{address}?q=server"]
+        if row is not None:
+            addresses.append(f"{address}{row.pk}/change/")
+    assert {address: roots.get(address).status_code for address in addresses} == dict.fromkeys(addresses, 200)
+    assert {address: stranger.get(address).status_code for address in addresses} == dict.fromkeys(addresses, 302)
+
+
+def test_no_list_and_not_the_overview_asks_more_of_the_database_when_there_is_more(roots: Client) -> None:
+    addresses = [*lists(), reverse("admin:index")]
+    populate(5)
+    for address in addresses:
+        roots.get(address)  # Content types and the like are asked for once a process.
+    few = {address: queries_of(roots, address) for address in addresses}
+    populate(20, start=5)
+    many = {address: queries_of(roots, address) for address in addresses}
+    assert many == few
+    assert max(few.values()) <= 25
+
+
+def test_the_overview_says_first_what_needs_attention(roots: Client) -> None:
+    populate(1)
+    page = roots.get(reverse("admin:index"))
+    titles = [kind.title for kind in page.context["attention"]]
+    assert titles == [
+        "Unhealthy servers",
+        "Relays in trouble",
+        "Customers without a relay",
+        "Mails that could not be sent",
+    ]
+    text = page.content.decode()
+    assert "The server cannot be reached." in text
+    assert text.index("Needs attention") < text.index("Room by region")
+
+
+def test_the_overview_is_calm_when_nothing_is_wrong(roots: Client) -> None:
+    page = roots.get(reverse("admin:index"))
+    assert page.context["attention"] == []
+    assert "There is no server yet." in page.content.decode()
+
+
+def test_the_overview_counts_what_is_there(roots: Client) -> None:
+    server = make_server(max_relays=10)
+    plan = make_plan(3)
+    user = make_user("alice")
+    services.generate(count=4, plan=plan, actor=None)
+    services.activate(user=user, code=new_code_of(plan), actor=user)
+    Relay.objects.update(observed_state=Relay.Observed.RUNNING)
+    page = roots.get(reverse("admin:index"))
+    assert [figure.value for figure in page.context["figures"]] == ["2", "1", "1", "1 / 1", "4"]
+    [room] = page.context["rooms"]
+    assert (room.taken, room.places, room.share, room.days_left) == (1, 10, 10, 270)
+    server.is_enabled = False
+    server.save()
+    [room] = roots.get(reverse("admin:index")).context["rooms"]
+    assert (room.places, room.share, room.days_left) == (0, 100, None)
+
+
+def test_staff_without_rights_see_no_figures_and_no_lists(client: Client, db: None) -> None:
+    client.force_login(make_user("helen", role="admin"))
+    assert "figures" not in client.get(reverse("admin:index")).context
+    answers: dict[str, Any] = {address: client.get(address).status_code for address in lists()}
+    assert answers == dict.fromkeys(answers, 403)
+
+
+def test_secrets_of_relays_are_on_no_page(roots: Client) -> None:
+    populate(1)
+    relay = Relay.objects.get()
+    page = roots.get(reverse("admin:fleet_relay_change", args=[relay.pk])).content.decode()
+    group = roots.get(reverse("admin:fleet_relaygroup_change", args=[relay.group_id])).content.decode()
+    for name in SECRETS:
+        assert getattr(relay, name) not in page
+    assert relay.group.map_token is not None
+    assert relay.group.map_token not in group
+
+
+def test_no_row_that_is_history_can_be_deleted(roots: Client) -> None:
+    populate(1)
+    kept = [
+        *("serials_lease", "serials_serialnumber", "serials_serialbatch", "serials_binding"),
+        *("fleet_relay", "fleet_relaygroup", "fleet_relayevent", "fleet_relayhealth", "fleet_outage", "fleet_nodekey"),
+        *("fleet_region", "django_celery_beat_periodictask", "django_celery_beat_intervalschedule"),
+    ]
+    models = {f"{model._meta.app_label}_{model._meta.model_name}": model for model in lists().values()}
+    for name in kept:
+        row = models[name]._default_manager.first()
+        assert row is not None
+        assert roots.post(reverse(f"admin:{name}_delete", args=[row.pk]), {"post": "yes"}).status_code == 403
+        page = roots.get(reverse(f"admin:{name}_changelist")).content.decode()
+        assert "delete_selected" not in page

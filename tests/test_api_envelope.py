@@ -1,0 +1,55 @@
+"""What holds for the API as a whole: one envelope, and documentation that works without any other site."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from django.test import Client
+from playwright.sync_api import Page
+
+from derp_portal.api import api
+
+
+@pytest.mark.parametrize("path", ["/api/", "/api/nothing", "/api/serial", "/api/user/me/", "/api/docs/x"])
+@pytest.mark.parametrize("method", ["get", "post", "delete"])
+def test_an_unknown_address_answers_the_envelope(db: None, path: str, method: str) -> None:
+    answer = getattr(Client(enforce_csrf_checks=True), method)(path)
+    assert (answer.status_code, answer.json()["success"]) == (404, False)
+    assert answer.json()["error"]["code"] == "not_found"
+
+
+def test_a_wrong_method_answers_the_envelope_and_says_which_is_right(db: None) -> None:
+    answer = Client().get("/api/serial/activate")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (405, "method_not_allowed")
+    assert answer["Allow"] == "POST"
+
+
+def test_what_is_no_json_is_refused_in_the_envelope(db: None) -> None:
+    answer = Client().post("/api/user/login", "{", "application/json")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
+
+
+def test_every_operation_is_described_and_says_how_it_fails() -> None:
+    schema = api.get_openapi_schema(path_prefix="/api/")
+    operations = [operation for methods in schema["paths"].values() for operation in methods.values()]
+    assert operations
+    for operation in operations:
+        assert operation["description"], operation["operationId"]
+        assert set(operation["responses"]) - {200}, operation["operationId"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_documentation_opens_under_our_policy_with_nothing_from_elsewhere(live_server: Any, page: Page) -> None:
+    complaints: list[str] = []
+    asked: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"{live_server.url}/api/docs")
+    page.get_by_text("/api/serial/activate").wait_for()
+    page.get_by_text("/api/serial/activate").click()
+    page.get_by_text("Redeem a serial.").wait_for()
+    assert complaints == []
+    assert [url for url in asked if not re.match(rf"{live_server.url}|data:", url)] == []
