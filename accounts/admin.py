@@ -10,15 +10,17 @@ from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group
 from django.db.models import Model, QuerySet
 from django.forms import ModelForm
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponseBase
+from django.shortcuts import redirect
+from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import ngettext
 from unfold.admin import ModelAdmin
 from unfold.decorators import action, display
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from accounts import services
 from accounts.models import ApiToken, AuditEntry, Notification, User
+from derp_portal.lib.asking import Question, act_on_selection
 from derp_portal.lib.errors import PortalError
 
 if TYPE_CHECKING:
@@ -142,21 +144,50 @@ class UserAdmin(_UserAdmin, ModelAdmin):
             services.change_role(user_id=obj.pk, role=obj.role, actor=actor)
 
     @action(description=_("Switch off: no login, tokens revoked"), permissions=["act"])
-    def deactivate(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
-        """Switch the chosen accounts off."""
-        self._for_each(request, queryset.filter(is_active=True), services.deactivate_user)
+    def deactivate(self, request: HttpRequest, queryset: QuerySet[User]) -> HttpResponseBase:
+        """Switch the chosen accounts off, after asking."""
+        question = Question(
+            title=gettext("Switch these accounts off?"),
+            lines=[
+                ngettext("%(count)d account is chosen.", "%(count)d accounts are chosen.", queryset.count())
+                % {"count": queryset.count()},
+                gettext(
+                    "They cannot log in, their API tokens are revoked for good, and their relays let nobody in."
+                ),
+                gettext("Leases run on. To end them too, use “Close account” on the user's page."),
+            ],
+            button=gettext("Switch off"),
+            back=request.get_full_path(),
+            is_dangerous=True,
+        )
+        chosen = queryset.filter(is_active=True)
+        return act_on_selection(
+            self, request, question, lambda: self._for_each(request, chosen, services.deactivate_user)
+        )
 
     @action(description=_("Switch on again"), permissions=["act"])
-    def reactivate(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
+    def reactivate(self, request: HttpRequest, queryset: QuerySet[User]) -> HttpResponseBase:
         """Let the chosen people in again."""
-        self._for_each(request, queryset.filter(is_active=False), services.reactivate_user)
+        return self._for_each(request, queryset.filter(is_active=False), services.reactivate_user)
 
     @action(description=_("Sign out of every browser"), permissions=["act"])
-    def end_sessions(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
-        """End the sessions of the chosen people."""
-        self._for_each(request, queryset, services.end_sessions)
+    def end_sessions(self, request: HttpRequest, queryset: QuerySet[User]) -> HttpResponseBase:
+        """End the sessions of the chosen people, after asking."""
+        question = Question(
+            title=gettext("Sign these people out everywhere?"),
+            lines=[
+                ngettext("%(count)d account is chosen.", "%(count)d accounts are chosen.", queryset.count())
+                % {"count": queryset.count()},
+                gettext("They have to log in again in every browser. API tokens stay valid."),
+            ],
+            button=gettext("Sign out"),
+            back=request.get_full_path(),
+        )
+        return act_on_selection(
+            self, request, question, lambda: self._for_each(request, queryset, services.end_sessions)
+        )
 
-    def _for_each(self, request: HttpRequest, queryset: QuerySet[User], service: Any) -> None:
+    def _for_each(self, request: HttpRequest, queryset: QuerySet[User], service: Any) -> HttpResponseBase:
         done = 0
         for user in queryset:
             if user.is_superuser and not _is_superuser(request):
@@ -170,6 +201,7 @@ class UserAdmin(_UserAdmin, ModelAdmin):
         if done:
             text = ngettext("Done for %(count)d account.", "Done for %(count)d accounts.", done) % {"count": done}
             self.message_user(request, text, messages.SUCCESS)
+        return redirect(request.get_full_path())
 
 
 @admin.register(ApiToken)
@@ -190,13 +222,26 @@ class ApiTokenAdmin(ReadOnlyAdmin):
         return token.state, str(words[token.state])
 
     @action(description=_("Revoke"), permissions=["act"])
-    def revoke(self, request: HttpRequest, queryset: QuerySet[ApiToken]) -> None:
-        """End the chosen tokens now."""
+    def revoke(self, request: HttpRequest, queryset: QuerySet[ApiToken]) -> HttpResponseBase:
+        """End the chosen tokens, after asking."""
         ids = list(queryset.values_list("pk", flat=True))
-        for token_id in ids:
-            services.revoke_token(token_id=token_id, actor=_actor(request))
-        text = ngettext("%(count)d token revoked.", "%(count)d tokens revoked.", len(ids)) % {"count": len(ids)}
-        self.message_user(request, text, messages.SUCCESS)
+
+        def do() -> str:
+            for token_id in ids:
+                services.revoke_token(token_id=token_id, actor=_actor(request))
+            return ngettext("%(count)d token revoked.", "%(count)d tokens revoked.", len(ids)) % {"count": len(ids)}
+
+        question = Question(
+            title=gettext("Revoke these tokens?"),
+            lines=[
+                ngettext("%(count)d token is chosen.", "%(count)d tokens are chosen.", len(ids)) % {"count": len(ids)},
+                gettext("Programs that use them are refused from now on. A revoked token cannot be brought back."),
+            ],
+            button=gettext("Revoke"),
+            back=request.get_full_path(),
+            is_dangerous=True,
+        )
+        return act_on_selection(self, request, question, do)
 
 
 @admin.register(Notification)

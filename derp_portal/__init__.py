@@ -1,4 +1,4 @@
-"""Composition: settings, urls, celery, the API's root, dashboards and health. Nobody imports it but the entry points."""
+"""Composition: settings, urls, celery, the API's root, dashboards health. Only entry points import it."""
 
 from derp_portal.celery import app as celery_app
 

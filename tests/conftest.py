@@ -80,7 +80,10 @@ def pytest_configure(config: pytest.Config) -> None:
     }
     stack.enter_context(servers.valkey(folder / "valkey", listen))
     import django
+    from django.conf import settings
 
+    # Members of the cast are made in nearly every test; a slow hash would be most of the suite's time.
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     django.setup()
 
 

@@ -61,7 +61,7 @@ def update_profile(
     if timezone:
         validate_timezone(timezone)
     with transaction.atomic():
-        user = User.objects.select_for_update().get(pk=user_id)
+        user = User.objects.select_for_update(no_key=True).get(pk=user_id)
         wanted = {"language": None if language is None else _known_language(language), "timezone": timezone}
         changes = {name: value for name, value in wanted.items() if value is not None and value != getattr(user, name)}
         if changes:
@@ -88,7 +88,7 @@ def change_role(*, user_id: int, role: str, actor: User | None) -> User:
     """
     role = User.Role(role)
     with transaction.atomic():
-        user = User.objects.select_for_update().get(pk=user_id)
+        user = User.objects.select_for_update(no_key=True).get(pk=user_id)
         if user.role == role:
             return user
         if actor is not None and actor.pk == user.pk:
@@ -106,7 +106,7 @@ def change_role(*, user_id: int, role: str, actor: User | None) -> User:
 def deactivate_user(*, user_id: int, actor: User | None) -> User:
     """Switch an account off: no login, tokens revoked, sessions ended. Doing it twice is fine; nothing is deleted."""
     with transaction.atomic():
-        user = User.objects.select_for_update().get(pk=user_id)
+        user = User.objects.select_for_update(no_key=True).get(pk=user_id)
         if not user.is_active:
             return user
         if actor is not None and actor.pk == user.pk and user.is_staff:
@@ -123,7 +123,7 @@ def deactivate_user(*, user_id: int, actor: User | None) -> User:
 def reactivate_user(*, user_id: int, actor: User | None) -> User:
     """Let a person in again. Their sessions and tokens stay ended."""
     with transaction.atomic():
-        user = User.objects.select_for_update().get(pk=user_id)
+        user = User.objects.select_for_update(no_key=True).get(pk=user_id)
         if user.is_active:
             return user
         user.is_active, user.closed_at = True, None

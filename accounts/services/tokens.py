@@ -41,7 +41,7 @@ def issue_token(
     secret = TOKEN_START + new_secret(32)
     with transaction.atomic():
         # Read again under the lock: an account that is being closed must not keep a fresh token.
-        owner = User.objects.select_for_update().get(pk=user.pk)
+        owner = User.objects.select_for_update(no_key=True).get(pk=user.pk)
         if not owner.is_active:
             raise _inactive()
         if ApiToken.Scope.STAFF in wanted and not owner.is_staff:

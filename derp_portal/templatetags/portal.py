@@ -31,7 +31,7 @@ def _svg(name: str, size: int, css: str, label: str) -> SafeString:
     else:
         attributes["aria_hidden"] = "true"
     # The element tree behind it escapes every attribute.
-    return mark_safe(tablericons._render_icon(path, size, **attributes))
+    return mark_safe(tablericons._render_icon(path, size, **attributes))  # noqa: S308
 
 
 @register.simple_tag

@@ -78,7 +78,9 @@ def note_observed(rows: Iterable[Relay], observed: Iterable[Observed]) -> list[R
 def note_gone(server: Server, wanted: Collection[int], observed: Iterable[Observed]) -> None:
     """Relays that should not run here and do not: say so, if the pass that removed them died before it could."""
     present = {container.name for container in observed}
-    believed = Relay.objects.filter(server=server, observed_state__in=OBSERVED.values()).exclude(pk__in=wanted).defer(*SECRETS)
+    believed = (
+        Relay.objects.filter(server=server, observed_state__in=OBSERVED.values()).exclude(pk__in=wanted).defer(*SECRETS)
+    )
     for relay in believed:
         if not present & names_of(relay):
             note_stopped(relay)

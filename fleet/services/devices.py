@@ -37,7 +37,7 @@ def add_node_keys(*, owner: User, lines: str, actor: User) -> list[NodeKey]:
                 line=number,
             ) from error
     with transaction.atomic():
-        User.objects.select_for_update().get(pk=owner.pk)
+        User.objects.select_for_update(no_key=True).get(pk=owner.pk)
         known = set(NodeKey.objects.filter(owner=owner).values_list("key", flat=True))
         new = [NodeKey(owner=owner, key=key, name=name) for key, name in wanted.items() if key not in known]
         if len(known) + len(new) > MOST_DEVICES:
@@ -54,7 +54,7 @@ def add_node_keys(*, owner: User, lines: str, actor: User) -> list[NodeKey]:
 def remove_node_key(*, node_key_id: int, owner: User, actor: User) -> None:
     """Take a device off the list. Removing twice is fine; a stranger's device is left alone."""
     with transaction.atomic():
-        device = NodeKey.objects.select_for_update().filter(pk=node_key_id, owner=owner).first()
+        device = NodeKey.objects.select_for_update(no_key=True).filter(pk=node_key_id, owner=owner).first()
         if device:
             record(actor=actor, event="devices.removed", target=owner, device=device.key)
             device.delete()

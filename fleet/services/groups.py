@@ -67,7 +67,7 @@ def set_group(
     A group that was released stays so: raises ValueError, since its relays' identities are gone.
     """
     with transaction.atomic():
-        group = RelayGroup.objects.select_for_update().get(pk=group_id)
+        group = RelayGroup.objects.select_for_update(no_key=True).get(pk=group_id)
         if group.released_at:
             raise ValueError(f"group {group_id} has been released")
         changed = group.wanted != wanted
@@ -107,7 +107,7 @@ def ensure_relays(*, group_id: int) -> list[Relay]:
     two relays on one address would fall together. Surplus standbys are released.
     """
     with transaction.atomic():
-        group = RelayGroup.objects.select_for_update().get(pk=group_id)
+        group = RelayGroup.objects.select_for_update(no_key=True).get(pk=group_id)
         if group.released_at or group.wanted != Wanted.RUNNING:
             return []
         relays = list(group.relays.filter(released_at=None).order_by("slot"))
@@ -180,7 +180,7 @@ def release_group(*, group_id: int, actor: User | None) -> RelayGroup:
     Releasing twice is fine.
     """
     with transaction.atomic():
-        group = RelayGroup.objects.select_for_update().get(pk=group_id)
+        group = RelayGroup.objects.select_for_update(no_key=True).get(pk=group_id)
         if group.released_at:
             return group
         # Headscale may poll for ever, and a map without regions would stop it from starting.
@@ -210,7 +210,7 @@ def release_one(relay: Relay) -> None:
 def rotate_map_token(*, group_id: int, actor: User) -> str:
     """A new secret map URL; the old one answers 404 from now on. Returns its address."""
     with transaction.atomic():
-        group = RelayGroup.objects.select_for_update().get(pk=group_id)
+        group = RelayGroup.objects.select_for_update(no_key=True).get(pk=group_id)
         token = new_secret()
         group.map_token, group.map_token_hash = token, fingerprint(token)
         group.save(update_fields=["map_token", "map_token_hash"])
@@ -221,7 +221,7 @@ def rotate_map_token(*, group_id: int, actor: User) -> str:
 def revoke_map_token(*, group_id: int, actor: User) -> None:
     """Turn the secret map URL off until a new one is made."""
     with transaction.atomic():
-        group = RelayGroup.objects.select_for_update().get(pk=group_id)
+        group = RelayGroup.objects.select_for_update(no_key=True).get(pk=group_id)
         group.map_token, group.map_token_hash = None, None
         group.save(update_fields=["map_token", "map_token_hash"])
         record(actor=actor, event="group.map_url_revoked", target=group)

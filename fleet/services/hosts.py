@@ -74,7 +74,7 @@ def update_server(*, server_id: int, actor: User | None, **changes: Any) -> Serv
     runtime or the engine would change under relays, which would leave their containers behind with nobody to stop them.
     """
     with transaction.atomic():
-        server = Server.objects.select_for_update().get(pk=server_id)
+        server = Server.objects.select_for_update(no_key=True).get(pk=server_id)
         moved = [name for name in ("runtime", "endpoint") if name in changes and changes[name] != getattr(server, name)]
         if moved and server.relays.filter(released_at=None).exists():
             raise PortalError(

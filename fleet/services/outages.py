@@ -27,7 +27,7 @@ def note_trouble(relay: Relay, code: str, detail: str = "") -> None:
 def clear_trouble(relay: Relay) -> None:
     """The relay runs again: write it down, and close its group's outage, both or neither."""
     with transaction.atomic():
-        group = RelayGroup.objects.select_for_update().get(pk=relay.group_id)
+        group = RelayGroup.objects.select_for_update(no_key=True).get(pk=relay.group_id)
         close_outage(group)
         if relay.trouble_code:
             relay.trouble_code = relay.trouble_detail = ""
@@ -39,7 +39,7 @@ def clear_trouble(relay: Relay) -> None:
 def open_outage_if_down(group_id: int, cause: str) -> Outage | None:
     """Stop the group's clock unless one of its relays runs, or it should not run anyway."""
     with transaction.atomic():
-        group = RelayGroup.objects.select_for_update().get(pk=group_id)
+        group = RelayGroup.objects.select_for_update(no_key=True).get(pk=group_id)
         if group.wanted != Wanted.RUNNING or group.run_until <= now():
             return None
         if any(relay.is_running and not relay.trouble_code for relay in group.relays.filter(released_at=None)):

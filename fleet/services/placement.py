@@ -61,7 +61,7 @@ def place(relay: Relay, *, on: Server | None = None) -> Server:
     for server in [on] if on else candidates(relay.group, apart_from=apart_from):
         try:
             with transaction.atomic():
-                locked = Server.objects.select_for_update().get(pk=server.pk)
+                locked = Server.objects.select_for_update(no_key=True).get(pk=server.pk)
                 carried = locked.relays.filter(released_at=None).exclude(pk=relay.pk).count()
                 if carried >= locked.max_relays:
                     raise NoPlace("no_room")
@@ -108,11 +108,11 @@ def change_port(relay_id: int, refused: int) -> None:
     """
     with transaction.atomic():
         group_id = Relay.objects.values_list("group_id", flat=True).get(pk=relay_id)
-        RelayGroup.objects.select_for_update().get(pk=group_id)
+        RelayGroup.objects.select_for_update(no_key=True).get(pk=group_id)
         port = Port.objects.filter(relay_id=relay_id, relay__released_at=None, number=refused).first()
         if port is None:
             return
-        server = Server.objects.select_for_update().get(pk=port.server_id)
+        server = Server.objects.select_for_update(no_key=True).get(pk=port.server_id)
         relay = Relay.objects.get(pk=relay_id)
         try:
             with transaction.atomic():

@@ -25,8 +25,8 @@ from .wake import wake_server
 def _locked(relay_id: int) -> Relay:
     """The relay with its group's row locked first. Raises Relay.DoesNotExist, PortalError `relay_released`."""
     group_id = Relay.objects.values_list("group_id", flat=True).get(pk=relay_id)
-    group = RelayGroup.objects.select_for_update().get(pk=group_id)
-    relay = Relay.objects.select_for_update().get(pk=relay_id)
+    group = RelayGroup.objects.select_for_update(no_key=True).get(pk=group_id)
+    relay = Relay.objects.select_for_update(no_key=True).get(pk=relay_id)
     if relay.released_at:
         raise PortalError(_("This relay has been released."), code="relay_released", status=409)
     relay.group = group
@@ -110,8 +110,8 @@ def release_relay(*, relay_id: int, actor: User | None) -> None:
     """Release one relay for good; a group left without any is released too. Releasing twice is fine."""
     with transaction.atomic():
         group_id = Relay.objects.values_list("group_id", flat=True).get(pk=relay_id)
-        group = RelayGroup.objects.select_for_update().get(pk=group_id)
-        relay = Relay.objects.select_for_update().get(pk=relay_id)
+        group = RelayGroup.objects.select_for_update(no_key=True).get(pk=group_id)
+        relay = Relay.objects.select_for_update(no_key=True).get(pk=relay_id)
         if relay.released_at:
             return
         if not group.relays.filter(released_at=None).exclude(pk=relay_id).exists():

@@ -36,7 +36,7 @@ class GenerateIn(Schema):
     duration_days: int | None = Field(
         None, ge=1, le=LONGEST_DAYS, description="What each is worth; the plan's days when left out.", examples=[30]
     )
-    plan: str = Field("", description="Code of a plan.", examples=["month"])
+    plan: str = Field("", description="Code of a plan.", examples=["30-days"])
     count: int = Field(1, ge=1, le=MOST_AT_ONCE)
     activate_before: Moment | None = Field(None, description="The last moment to redeem them.")
     note: str = Field("", max_length=200)

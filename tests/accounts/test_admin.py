@@ -29,7 +29,9 @@ def roots(client: Client, root: User) -> Client:
 
 
 def act(browser: Client, model: str, action: str, *ids: int) -> Any:
-    return browser.post(reverse(f"admin:accounts_{model}_changelist"), {"action": action, "_selected_action": ids})
+    return browser.post(
+        reverse(f"admin:accounts_{model}_changelist"), {"action": action, "_selected_action": ids, "confirmed": "1"}
+    )
 
 
 @pytest.mark.parametrize("model", MODELS)

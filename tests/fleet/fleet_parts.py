@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -95,8 +95,3 @@ def strangers_spec() -> RelaySpec:
         files={},
         port=20999,
     )
-
-
-def runtime_of(engine: Any) -> Callable[[Server], Runtime]:
-    """A real engine or relayd under test, for `reconcile(..., runtime_for=)`."""
-    return lambda _server: engine.runtime()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from django.db import connection
 from django.db.models import QuerySet
@@ -139,7 +141,7 @@ def buyers(count: int) -> list[User]:
 @pytest.mark.django_db(transaction=True)
 def test_many_placements_at_once_share_no_port_and_keep_to_the_servers_room() -> None:
     here = server(1, port_first=21000, port_last=21011, max_relays=9)
-    made = at_once([lambda buyer=buyer: group(buyer) for buyer in buyers(12)])
+    made = at_once([partial(group, buyer) for buyer in buyers(12)])
     assert not [one for one in made if isinstance(one, Exception)]
     placed = Relay.objects.filter(server=here)
     assert placed.count() == 9
@@ -155,6 +157,6 @@ def test_without_locks_room_is_exceeded_and_ports_still_are_not_shared(monkeypat
         pytest.skip("needs postgresql: SQLite lets one writer in at a time, with or without row locks")
     monkeypatch.setattr(QuerySet, "select_for_update", lambda queryset, **_options: queryset.all())
     here = server(1, port_first=21000, port_last=21024, max_relays=4)
-    at_once([lambda buyer=buyer: group(buyer) for buyer in buyers(20)])
+    at_once([partial(group, buyer) for buyer in buyers(20)])
     assert Relay.objects.filter(server=here).count() > 4
     assert Port.objects.values("number").distinct().count() == Port.objects.count()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
-from pytest_django.fixtures import SettingsWrapper
+from pytest_django.fixtures import Settings
 from pytest_django.live_server_helper import LiveServer
 
 from accounts.models import User
@@ -28,7 +28,7 @@ def reachable_server(transactional_db: None) -> Iterator[LiveServer]:
 @pytest.mark.xdist_group("docker")
 @pytest.mark.django_db(transaction=True)
 def test_a_serial_becomes_a_container_that_serves_until_its_time_is_up(
-    docker_engine: DockerEngine, reachable_server: LiveServer, settings: SettingsWrapper, alice: User
+    docker_engine: DockerEngine, reachable_server: LiveServer, settings: Settings, alice: User
 ) -> None:
     settings.IMAGES_DIR = docker_engine.images
     settings.ADMISSION_URL = f"http://127.0.0.1:{reachable_server.thread.port}"

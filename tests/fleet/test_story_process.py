@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from pytest_django.fixtures import SettingsWrapper
+from pytest_django.fixtures import Settings
 from pytest_django.live_server_helper import LiveServer
 
 from accounts.models import User
@@ -23,7 +23,7 @@ def test_a_serial_becomes_a_relay_that_serves_until_its_time_is_up(
     image: str,
     relayd: Relayd,
     live_server: LiveServer,
-    settings: SettingsWrapper,
+    settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
     alice: User,
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 import time_machine
@@ -15,6 +16,7 @@ from fleet import selectors, services
 from fleet.models import Outage, Port, Relay, RelayEvent, RelayGroup, Server, Wanted
 from fleet.runtimes.base import Rejected, RuntimeFailure, State, Unavailable
 from fleet.selectors import RelayState, derp_map_of, relay_state, why_in_trouble
+from fleet.services.placement import change_port
 from fleet.tasks import place_waiting
 from fleet.words import TROUBLE
 from tests.fleet.fleet_parts import Fleet, group, only_relay, region, run_again, server, stop
@@ -71,9 +73,7 @@ def test_a_host_that_refuses_is_named_and_the_clock_stands_until_it_relents(
     assert events(relay, RelayEvent.Kind.RECOVERED) == 1
 
 
-def test_a_host_that_fails_is_left_in_peace_for_longer_and_longer(
-    fleet: Fleet, alice: User, clock: Traveller
-) -> None:
+def test_a_host_that_fails_is_left_in_peace_for_longer_and_longer(fleet: Fleet, alice: User, clock: Traveller) -> None:
     relay = only_relay(group(alice))
     engine = fleet.on(relay)
     engine.fail(Rejected("disk_full"), "create")
@@ -84,7 +84,7 @@ def test_a_host_that_fails_is_left_in_peace_for_longer_and_longer(
         if engine.calls.count("create") > before:
             tries.append(second)
         clock.shift(1)
-    waits = [later - earlier for earlier, later in zip(tries, tries[1:], strict=False)]
+    waits = [later - earlier for earlier, later in pairwise(tries)]
     assert waits == [2, 5, 10, 20, 30, 60, 60]
 
 
@@ -362,8 +362,6 @@ def test_moving_away_and_back_leaves_one_container(alice: User) -> None:
 
 
 def test_a_port_refused_to_a_relay_that_was_released_meanwhile_is_not_taken_again(fleet: Fleet, alice: User) -> None:
-    from fleet.services.placement import change_port
-
     bought = group(alice)
     relay = only_relay(bought)
     services.release_group(group_id=bought.pk, actor=None)
@@ -371,7 +369,7 @@ def test_a_port_refused_to_a_relay_that_was_released_meanwhile_is_not_taken_agai
     assert not Port.objects.exists()
 
 
-def test_an_engine_of_a_region_customers_wish_for_is_waited_for(alice: User) -> None:
+def test_a_server_in_the_region_a_customer_wishes_for_is_waited_for(alice: User) -> None:
     server()
     bought = group(alice, region_ids=(region("elsewhere").pk,))
     assert bought.relays.get().trouble_code == "no_server"
