@@ -52,7 +52,7 @@ class LoginOut(Ok):
     expires_at: datetime
 
 
-class MeOut(Schema):
+class MeOut(Ok):
     """The token's owner."""
 
     id: int

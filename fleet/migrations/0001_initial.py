@@ -322,7 +322,14 @@ class Migration(migrations.Migration):
                 ("is_enabled", models.BooleanField(default=True, verbose_name="takes new relays")),
                 ("port_first", models.PositiveIntegerField(default=21000, verbose_name="first port")),
                 ("port_last", models.PositiveIntegerField(default=21999, verbose_name="last port")),
-                ("max_relays", models.PositiveIntegerField(default=200, verbose_name="most relays")),
+                (
+                    "max_relays",
+                    models.PositiveIntegerField(
+                        default=200,
+                        validators=[django.core.validators.MinValueValidator(1)],
+                        verbose_name="most relays",
+                    ),
+                ),
                 ("last_seen_at", models.DateTimeField(blank=True, null=True, verbose_name="last seen")),
                 ("error_code", models.CharField(blank=True, max_length=40, verbose_name="last error")),
                 ("error_detail", models.TextField(blank=True, verbose_name="error detail")),

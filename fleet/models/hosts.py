@@ -67,7 +67,7 @@ class Server(models.Model):
     is_enabled = models.BooleanField(_("takes new relays"), default=True)
     port_first = models.PositiveIntegerField(_("first port"), default=21000)
     port_last = models.PositiveIntegerField(_("last port"), default=21999)
-    max_relays = models.PositiveIntegerField(_("most relays"), default=200)
+    max_relays = models.PositiveIntegerField(_("most relays"), default=200, validators=[MinValueValidator(1)])
     last_seen_at = models.DateTimeField(_("last seen"), null=True, blank=True)
     error_code = models.CharField(_("last error"), max_length=40, blank=True)
     error_detail = models.TextField(_("error detail"), blank=True)

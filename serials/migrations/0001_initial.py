@@ -7,219 +7,496 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('fleet', '0001_initial'),
+        ("fleet", "0001_initial"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Lease',
+            name="Lease",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=60, verbose_name='name')),
-                ('status', models.CharField(choices=[('active', 'active'), ('expired', 'expired'), ('ended', 'ended by staff')], default='active', max_length=8, verbose_name='status')),
-                ('started_at', models.DateTimeField(verbose_name='from')),
-                ('ends_at', models.DateTimeField(help_text='The end of its last term.', verbose_name='to')),
-                ('renewed_at', models.DateTimeField(verbose_name='last renewed')),
-                ('ended_at', models.DateTimeField(blank=True, null=True, verbose_name='ended')),
-                ('end_reason', models.CharField(blank=True, max_length=40, verbose_name='why it ended')),
-                ('released_at', models.DateTimeField(blank=True, null=True, verbose_name='place released')),
-                ('created_at', models.DateTimeField(auto_now_add=True, verbose_name='created')),
-                ('relay_group', models.OneToOneField(on_delete=django.db.models.deletion.PROTECT, related_name='lease', to='fleet.relaygroup', verbose_name='relay group')),
-                ('user', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='leases', to=settings.AUTH_USER_MODEL, verbose_name='user')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("name", models.CharField(max_length=60, verbose_name="name")),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[("active", "active"), ("expired", "expired"), ("ended", "ended by staff")],
+                        default="active",
+                        max_length=8,
+                        verbose_name="status",
+                    ),
+                ),
+                ("started_at", models.DateTimeField(verbose_name="from")),
+                ("ends_at", models.DateTimeField(help_text="The end of its last term.", verbose_name="to")),
+                ("renewed_at", models.DateTimeField(verbose_name="last renewed")),
+                ("ended_at", models.DateTimeField(blank=True, null=True, verbose_name="ended")),
+                ("end_reason", models.CharField(blank=True, max_length=40, verbose_name="why it ended")),
+                ("released_at", models.DateTimeField(blank=True, null=True, verbose_name="place released")),
+                ("created_at", models.DateTimeField(auto_now_add=True, verbose_name="created")),
+                (
+                    "relay_group",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="lease",
+                        to="fleet.relaygroup",
+                        verbose_name="relay group",
+                    ),
+                ),
+                (
+                    "user",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="leases",
+                        to=settings.AUTH_USER_MODEL,
+                        verbose_name="user",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'lease',
-                'verbose_name_plural': 'leases',
-                'db_table': 'leases',
-                'ordering': ['-id'],
+                "verbose_name": "lease",
+                "verbose_name_plural": "leases",
+                "db_table": "leases",
+                "ordering": ["-id"],
             },
         ),
         migrations.CreateModel(
-            name='Plan',
+            name="Plan",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('code', models.SlugField(max_length=40, unique=True, verbose_name='code')),
-                ('name', models.CharField(max_length=80, verbose_name='name')),
-                ('name_zh', models.CharField(blank=True, max_length=80, verbose_name='Chinese name')),
-                ('days', models.PositiveIntegerField(validators=[django.core.validators.MinValueValidator(1)], verbose_name='days')),
-                ('relay_count', models.PositiveSmallIntegerField(default=1, help_text='Standbys beyond the first are made where further servers exist.', validators=[django.core.validators.MinValueValidator(1)], verbose_name='relays')),
-                ('speed_bytes_per_second', models.PositiveBigIntegerField(default=0, help_text='Bytes per second for each device; 0 = no limit.', verbose_name='speed limit')),
-                ('quota_bytes', models.PositiveBigIntegerField(blank=True, help_text='Bytes per term; empty = no limit.', null=True, verbose_name='traffic quota')),
-                ('day_value', models.PositiveIntegerField(default=100, help_text='Only the ratio between plans counts: it converts days of one plan into days of another.', validators=[django.core.validators.MinValueValidator(1)], verbose_name='worth of a day')),
-                ('is_public', models.BooleanField(default=True, verbose_name='shown to customers')),
-                ('position', models.PositiveSmallIntegerField(default=0, verbose_name='position')),
-                ('created_at', models.DateTimeField(auto_now_add=True, verbose_name='created')),
-                ('regions', models.ManyToManyField(blank=True, help_text='None chosen = every region.', related_name='+', to='fleet.region', verbose_name='regions')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("code", models.SlugField(max_length=40, unique=True, verbose_name="code")),
+                ("name", models.CharField(max_length=80, verbose_name="name")),
+                ("name_zh", models.CharField(blank=True, max_length=80, verbose_name="Chinese name")),
+                (
+                    "days",
+                    models.PositiveIntegerField(
+                        validators=[django.core.validators.MinValueValidator(1)], verbose_name="days"
+                    ),
+                ),
+                (
+                    "relay_count",
+                    models.PositiveSmallIntegerField(
+                        default=1,
+                        help_text="Standbys beyond the first are made where further servers exist.",
+                        validators=[django.core.validators.MinValueValidator(1)],
+                        verbose_name="relays",
+                    ),
+                ),
+                (
+                    "speed_bytes_per_second",
+                    models.PositiveBigIntegerField(
+                        default=0,
+                        help_text="Bytes per second for each device; 0 = no limit.",
+                        verbose_name="speed limit",
+                    ),
+                ),
+                (
+                    "quota_bytes",
+                    models.PositiveBigIntegerField(
+                        blank=True,
+                        help_text="Bytes per term; empty = no limit.",
+                        null=True,
+                        verbose_name="traffic quota",
+                    ),
+                ),
+                (
+                    "day_value",
+                    models.PositiveIntegerField(
+                        default=100,
+                        help_text="Only the ratio between plans counts: it converts days of one plan into days of another.",
+                        validators=[django.core.validators.MinValueValidator(1)],
+                        verbose_name="worth of a day",
+                    ),
+                ),
+                ("is_public", models.BooleanField(default=True, verbose_name="shown to customers")),
+                ("position", models.PositiveSmallIntegerField(default=0, verbose_name="position")),
+                ("created_at", models.DateTimeField(auto_now_add=True, verbose_name="created")),
+                (
+                    "regions",
+                    models.ManyToManyField(
+                        blank=True,
+                        help_text="None chosen = every region.",
+                        related_name="+",
+                        to="fleet.region",
+                        verbose_name="regions",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'plan',
-                'verbose_name_plural': 'plans',
-                'db_table': 'plans',
-                'ordering': ['position', 'days', 'id'],
+                "verbose_name": "plan",
+                "verbose_name_plural": "plans",
+                "db_table": "plans",
+                "ordering": ["position", "days", "id"],
             },
         ),
         migrations.CreateModel(
-            name='Reminder',
+            name="Reminder",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('lease_end', models.DateTimeField(verbose_name='for the end on')),
-                ('days', models.PositiveSmallIntegerField(verbose_name='days before')),
-                ('created_at', models.DateTimeField(auto_now_add=True, verbose_name='sent')),
-                ('lease', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='reminders', to='serials.lease', verbose_name='lease')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("lease_end", models.DateTimeField(verbose_name="for the end on")),
+                ("days", models.PositiveSmallIntegerField(verbose_name="days before")),
+                ("created_at", models.DateTimeField(auto_now_add=True, verbose_name="sent")),
+                (
+                    "lease",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="reminders",
+                        to="serials.lease",
+                        verbose_name="lease",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'reminder',
-                'verbose_name_plural': 'reminders',
-                'db_table': 'reminders',
-                'ordering': ['-id'],
+                "verbose_name": "reminder",
+                "verbose_name_plural": "reminders",
+                "db_table": "reminders",
+                "ordering": ["-id"],
             },
         ),
         migrations.CreateModel(
-            name='SerialBatch',
+            name="SerialBatch",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('duration_days', models.PositiveIntegerField(verbose_name='days')),
-                ('count', models.PositiveIntegerField(verbose_name='count')),
-                ('activate_before', models.DateTimeField(blank=True, null=True, verbose_name='redeem before')),
-                ('note', models.CharField(blank=True, max_length=200, verbose_name='note')),
-                ('created_at', models.DateTimeField(auto_now_add=True, verbose_name='created')),
-                ('created_by', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL, verbose_name='created by')),
-                ('plan', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='batches', to='serials.plan', verbose_name='plan')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("duration_days", models.PositiveIntegerField(verbose_name="days")),
+                ("count", models.PositiveIntegerField(verbose_name="count")),
+                ("activate_before", models.DateTimeField(blank=True, null=True, verbose_name="redeem before")),
+                ("note", models.CharField(blank=True, max_length=200, verbose_name="note")),
+                ("created_at", models.DateTimeField(auto_now_add=True, verbose_name="created")),
+                (
+                    "created_by",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                        verbose_name="created by",
+                    ),
+                ),
+                (
+                    "plan",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="batches",
+                        to="serials.plan",
+                        verbose_name="plan",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'serial batch',
-                'verbose_name_plural': 'serial batches',
-                'ordering': ['-id'],
+                "verbose_name": "serial batch",
+                "verbose_name_plural": "serial batches",
+                "ordering": ["-id"],
             },
         ),
         migrations.CreateModel(
-            name='SerialNumber',
+            name="SerialNumber",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('code', models.CharField(max_length=24, unique=True, verbose_name='code')),
-                ('duration_days', models.PositiveIntegerField(verbose_name='days')),
-                ('status', models.CharField(choices=[('unused', 'unused'), ('used', 'used'), ('expired', 'expired'), ('revoked', 'revoked')], default='unused', max_length=8, verbose_name='status')),
-                ('created_at', models.DateTimeField(auto_now_add=True, verbose_name='created')),
-                ('used_at', models.DateTimeField(blank=True, null=True, verbose_name='redeemed')),
-                ('expires_at', models.DateTimeField(blank=True, null=True, verbose_name='expires')),
-                ('batch', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='serials', to='serials.serialbatch', verbose_name='batch')),
-                ('plan', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='serials', to='serials.plan', verbose_name='plan')),
-                ('user', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='serials', to=settings.AUTH_USER_MODEL, verbose_name='redeemed by')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("code", models.CharField(max_length=24, unique=True, verbose_name="code")),
+                ("duration_days", models.PositiveIntegerField(verbose_name="days")),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("unused", "unused"),
+                            ("used", "used"),
+                            ("expired", "expired"),
+                            ("revoked", "revoked"),
+                        ],
+                        default="unused",
+                        max_length=8,
+                        verbose_name="status",
+                    ),
+                ),
+                ("created_at", models.DateTimeField(auto_now_add=True, verbose_name="created")),
+                ("used_at", models.DateTimeField(blank=True, null=True, verbose_name="redeemed")),
+                ("expires_at", models.DateTimeField(blank=True, null=True, verbose_name="expires")),
+                (
+                    "batch",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="serials",
+                        to="serials.serialbatch",
+                        verbose_name="batch",
+                    ),
+                ),
+                (
+                    "plan",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="serials",
+                        to="serials.plan",
+                        verbose_name="plan",
+                    ),
+                ),
+                (
+                    "user",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="serials",
+                        to=settings.AUTH_USER_MODEL,
+                        verbose_name="redeemed by",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'serial number',
-                'verbose_name_plural': 'serial numbers',
-                'db_table': 'serial_numbers',
-                'ordering': ['-id'],
+                "verbose_name": "serial number",
+                "verbose_name_plural": "serial numbers",
+                "db_table": "serial_numbers",
+                "ordering": ["-id"],
             },
         ),
         migrations.CreateModel(
-            name='LeaseTerm',
+            name="LeaseTerm",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('starts_at', models.DateTimeField(verbose_name='from')),
-                ('ends_at', models.DateTimeField(verbose_name='to')),
-                ('state', models.CharField(choices=[('queued', 'to come'), ('current', 'current'), ('done', 'done')], default='queued', max_length=8, verbose_name='state')),
-                ('closed_at', models.DateTimeField(blank=True, null=True, verbose_name='closed early')),
-                ('source', models.CharField(choices=[('serial', 'serial number'), ('staff', 'renewed by staff'), ('compensation', 'made up for an outage'), ('conversion', 'converted from another plan')], max_length=12, verbose_name='source')),
-                ('created_at', models.DateTimeField(auto_now_add=True, verbose_name='created')),
-                ('actor', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL, verbose_name='by')),
-                ('lease', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='terms', to='serials.lease', verbose_name='lease')),
-                ('outage', models.OneToOneField(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='term', to='fleet.outage', verbose_name='outage')),
-                ('plan', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='serials.plan', verbose_name='plan')),
-                ('serial', models.OneToOneField(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='term', to='serials.serialnumber', verbose_name='serial')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("starts_at", models.DateTimeField(verbose_name="from")),
+                ("ends_at", models.DateTimeField(verbose_name="to")),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[("queued", "to come"), ("current", "current"), ("done", "done")],
+                        default="queued",
+                        max_length=8,
+                        verbose_name="state",
+                    ),
+                ),
+                ("closed_at", models.DateTimeField(blank=True, null=True, verbose_name="closed early")),
+                (
+                    "source",
+                    models.CharField(
+                        choices=[
+                            ("serial", "serial number"),
+                            ("staff", "renewed by staff"),
+                            ("compensation", "made up for an outage"),
+                            ("conversion", "converted from another plan"),
+                        ],
+                        max_length=12,
+                        verbose_name="source",
+                    ),
+                ),
+                ("created_at", models.DateTimeField(auto_now_add=True, verbose_name="created")),
+                (
+                    "actor",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                        verbose_name="by",
+                    ),
+                ),
+                (
+                    "lease",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="terms",
+                        to="serials.lease",
+                        verbose_name="lease",
+                    ),
+                ),
+                (
+                    "outage",
+                    models.OneToOneField(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="term",
+                        to="fleet.outage",
+                        verbose_name="outage",
+                    ),
+                ),
+                (
+                    "plan",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="serials.plan",
+                        verbose_name="plan",
+                    ),
+                ),
+                (
+                    "serial",
+                    models.OneToOneField(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="term",
+                        to="serials.serialnumber",
+                        verbose_name="serial",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'term',
-                'verbose_name_plural': 'terms',
-                'db_table': 'lease_terms',
-                'ordering': ['starts_at', 'id'],
+                "verbose_name": "term",
+                "verbose_name_plural": "terms",
+                "db_table": "lease_terms",
+                "ordering": ["starts_at", "id"],
             },
         ),
         migrations.CreateModel(
-            name='Binding',
+            name="Binding",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('created_at', models.DateTimeField(auto_now_add=True, verbose_name='bound')),
-                ('relay_group', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='bindings', to='fleet.relaygroup', verbose_name='relay group')),
-                ('user', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='bindings', to=settings.AUTH_USER_MODEL, verbose_name='user')),
-                ('term', models.OneToOneField(on_delete=django.db.models.deletion.PROTECT, related_name='binding', to='serials.leaseterm', verbose_name='term')),
-                ('serial', models.OneToOneField(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='binding', to='serials.serialnumber', verbose_name='serial')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("created_at", models.DateTimeField(auto_now_add=True, verbose_name="bound")),
+                (
+                    "relay_group",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="bindings",
+                        to="fleet.relaygroup",
+                        verbose_name="relay group",
+                    ),
+                ),
+                (
+                    "user",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="bindings",
+                        to=settings.AUTH_USER_MODEL,
+                        verbose_name="user",
+                    ),
+                ),
+                (
+                    "term",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="binding",
+                        to="serials.leaseterm",
+                        verbose_name="term",
+                    ),
+                ),
+                (
+                    "serial",
+                    models.OneToOneField(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="binding",
+                        to="serials.serialnumber",
+                        verbose_name="serial",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'binding',
-                'verbose_name_plural': 'bindings',
-                'db_table': 'bindings',
-                'ordering': ['-id'],
+                "verbose_name": "binding",
+                "verbose_name_plural": "bindings",
+                "db_table": "bindings",
+                "ordering": ["-id"],
             },
         ),
         migrations.AddIndex(
-            model_name='lease',
-            index=models.Index(condition=models.Q(('status', 'active')), fields=['ends_at'], name='active_leases_by_end'),
+            model_name="lease",
+            index=models.Index(
+                condition=models.Q(("status", "active")), fields=["ends_at"], name="active_leases_by_end"
+            ),
         ),
         migrations.AddIndex(
-            model_name='lease',
-            index=models.Index(condition=models.Q(models.Q(('status', 'active'), _negated=True), ('released_at', None)), fields=['ended_at'], name='ended_leases_to_release'),
+            model_name="lease",
+            index=models.Index(
+                condition=models.Q(models.Q(("status", "active"), _negated=True), ("released_at", None)),
+                fields=["ended_at"],
+                name="ended_leases_to_release",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='lease',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('ended_at', None), ('status', 'active')), models.Q(models.Q(('status', 'active'), _negated=True), ('ended_at__isnull', False)), _connector='OR'), name='lease_says_when_it_ended'),
+            model_name="lease",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("ended_at", None), ("status", "active")),
+                    models.Q(models.Q(("status", "active"), _negated=True), ("ended_at__isnull", False)),
+                    _connector="OR",
+                ),
+                name="lease_says_when_it_ended",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='plan',
-            constraint=models.CheckConstraint(condition=models.Q(('days__gte', 1)), name='plan_has_days'),
+            model_name="plan",
+            constraint=models.CheckConstraint(condition=models.Q(("days__gte", 1)), name="plan_has_days"),
         ),
         migrations.AddConstraint(
-            model_name='plan',
-            constraint=models.CheckConstraint(condition=models.Q(('day_value__gte', 1)), name='plan_day_has_worth'),
+            model_name="plan",
+            constraint=models.CheckConstraint(condition=models.Q(("day_value__gte", 1)), name="plan_day_has_worth"),
         ),
         migrations.AddConstraint(
-            model_name='plan',
-            constraint=models.CheckConstraint(condition=models.Q(('relay_count__gte', 1)), name='plan_has_a_relay'),
+            model_name="plan",
+            constraint=models.CheckConstraint(condition=models.Q(("relay_count__gte", 1)), name="plan_has_a_relay"),
         ),
         migrations.AddConstraint(
-            model_name='reminder',
-            constraint=models.UniqueConstraint(fields=('lease', 'lease_end', 'days'), name='one_reminder_per_lease_end_and_days'),
+            model_name="reminder",
+            constraint=models.UniqueConstraint(
+                fields=("lease", "lease_end", "days"), name="one_reminder_per_lease_end_and_days"
+            ),
         ),
         migrations.AddIndex(
-            model_name='serialnumber',
-            index=models.Index(condition=models.Q(('status__in', ['unused', 'used'])), fields=['expires_at'], name='serials_to_expire'),
+            model_name="serialnumber",
+            index=models.Index(
+                condition=models.Q(("status__in", ["unused", "used"])), fields=["expires_at"], name="serials_to_expire"
+            ),
         ),
         migrations.AddIndex(
-            model_name='serialnumber',
-            index=models.Index(fields=['user', '-used_at'], name='serials_by_user'),
+            model_name="serialnumber",
+            index=models.Index(fields=["user", "-used_at"], name="serials_by_user"),
         ),
         migrations.AddConstraint(
-            model_name='serialnumber',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('status', 'used'), _negated=True), models.Q(('used_at__isnull', False), ('user__isnull', False)), _connector='OR'), name='used_serial_says_who_and_when'),
+            model_name="serialnumber",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("status", "used"), _negated=True),
+                    models.Q(("used_at__isnull", False), ("user__isnull", False)),
+                    _connector="OR",
+                ),
+                name="used_serial_says_who_and_when",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='serialnumber',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('status', 'unused'), _negated=True), models.Q(('used_at', None), ('user', None)), _connector='OR'), name='unused_serial_has_no_user'),
+            model_name="serialnumber",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("status", "unused"), _negated=True),
+                    models.Q(("used_at", None), ("user", None)),
+                    _connector="OR",
+                ),
+                name="unused_serial_has_no_user",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='serialnumber',
-            constraint=models.CheckConstraint(condition=models.Q(('duration_days__gte', 1)), name='serial_has_days'),
+            model_name="serialnumber",
+            constraint=models.CheckConstraint(condition=models.Q(("duration_days__gte", 1)), name="serial_has_days"),
         ),
         migrations.AddIndex(
-            model_name='leaseterm',
-            index=models.Index(condition=models.Q(('state', 'current')), fields=['ends_at'], name='current_terms_by_end'),
+            model_name="leaseterm",
+            index=models.Index(
+                condition=models.Q(("state", "current")), fields=["ends_at"], name="current_terms_by_end"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='leaseterm',
-            constraint=models.UniqueConstraint(condition=models.Q(('state', 'current')), fields=('lease',), name='one_current_term_per_lease'),
+            model_name="leaseterm",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("state", "current")), fields=("lease",), name="one_current_term_per_lease"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='leaseterm',
-            constraint=models.CheckConstraint(condition=models.Q(('ends_at__gt', models.F('starts_at'))), name='term_ends_after_it_starts'),
+            model_name="leaseterm",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("ends_at__gt", models.F("starts_at"))), name="term_ends_after_it_starts"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='leaseterm',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('serial__isnull', False), ('source', 'serial')), models.Q(models.Q(('source', 'serial'), _negated=True), ('serial', None)), _connector='OR'), name='serial_terms_name_their_serial'),
+            model_name="leaseterm",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("serial__isnull", False), ("source", "serial")),
+                    models.Q(models.Q(("source", "serial"), _negated=True), ("serial", None)),
+                    _connector="OR",
+                ),
+                name="serial_terms_name_their_serial",
+            ),
         ),
     ]

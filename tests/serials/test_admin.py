@@ -236,3 +236,11 @@ def test_a_plan_is_edited_with_an_entry_in_the_audit_trail(roots: Client, plan: 
 def test_a_plan_that_was_used_cannot_be_deleted(roots: Client, lease: Lease, plan: Plan) -> None:
     roots.post(page("plan_delete", plan.pk), {"post": "yes"})
     assert Plan.objects.filter(pk=plan.pk).exists()
+
+
+def test_a_relay_that_a_running_lease_needs_cannot_be_released(roots: Client, lease: Lease) -> None:
+    relay = lease.relay_group.relays.get()
+    answer = roots.post(reverse("admin:fleet_relay_release", args=[relay.pk]), follow=True)
+    assert "End the lease first." in answer.content.decode()
+    relay.refresh_from_db()
+    assert relay.released_at is None
