@@ -151,9 +151,7 @@ class UserAdmin(_UserAdmin, ModelAdmin):
             lines=[
                 ngettext("%(count)d account is chosen.", "%(count)d accounts are chosen.", queryset.count())
                 % {"count": queryset.count()},
-                gettext(
-                    "They cannot log in, their API tokens are revoked for good, and their relays let nobody in."
-                ),
+                gettext("They cannot log in, their API tokens are revoked for good, and their relays let nobody in."),
                 gettext("Leases run on. To end them too, use “Close account” on the user's page."),
             ],
             button=gettext("Switch off"),

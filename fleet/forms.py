@@ -7,6 +7,7 @@ from typing import Any
 import django_filters
 from django import forms
 from django.db.models import Q, QuerySet
+from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 
 from fleet.models import NodeKey, RelayEvent
@@ -42,8 +43,11 @@ class RegionIdForm(forms.Form):
         label=_("Region id"),
         min_value=REGION_ID_FIRST,
         max_value=REGION_ID_LAST,
-        help_text=_("A number from %(first)s to %(last)s that nothing else in your map uses.")
-        % {"first": REGION_ID_FIRST, "last": REGION_ID_LAST},
+        help_text=format_lazy(
+            _("A number from {first} to {last} that nothing else in your map uses."),
+            first=REGION_ID_FIRST,
+            last=REGION_ID_LAST,
+        ),
     )
 
 

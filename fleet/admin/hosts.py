@@ -151,7 +151,7 @@ class ServerAdmin(OperatorAdmin):
         cores, memory = server.hardware.get("cores"), server.hardware.get("memory_bytes")
         if not cores:
             return None
-        return ngettext("%(count)d core", "%(count)d cores", cores) % {"count": cores} + f", {size(memory)}"
+        return ngettext("%(count)d core", "%(count)d cores", cores) % {"count": cores} + f" · {size(memory)}"
 
     def get_form(self, request: HttpRequest, obj: Server | None = None, **options: Any) -> type[ServerForm]:
         """The form, knowing what the service has already refused in this request."""

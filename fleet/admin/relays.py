@@ -18,6 +18,7 @@ from unfold.widgets import UnfoldAdminSelectWidget
 from derp_portal.lib.asking import Question, act, data_of
 from fleet import services
 from fleet.models import Relay, RelayEvent, RelayHealth, Server, Wanted
+from fleet.reconciler.desired import SPEED_UNKNOWN
 from fleet.selectors import STATE_WORDS, RelayState, relay_state, relays, servers, why_in_trouble
 
 from .base import HistoryAdmin, HistoryInline, actor, badge, change_url, link, size, when
@@ -131,6 +132,8 @@ def compared(relay: Relay) -> list[Row]:
 
 
 def _speed(limit: int) -> str:
+    if limit == SPEED_UNKNOWN:
+        return _("not known")
     return f"{size(limit)}/s" if limit else _("no limit")
 
 

@@ -118,7 +118,7 @@ class SerialBatchAdmin(HistoryAdmin):
                 % {"unused": unused.count(), "all": batch.count},
                 _("Serials that were redeemed are left alone; leases go on."),
             ],
-            button=_("Revoke"),
+            button=_("Revoke the unused ones"),
             back=change_url(batch),
             is_dangerous=True,
         )
@@ -212,7 +212,7 @@ class SerialNumberAdmin(HistoryAdmin):
                 % {"unused": count, "chosen": chosen},
                 _("Serials that were redeemed are left alone; leases go on."),
             ],
-            button=_("Revoke"),
+            button=_("Revoke the unused ones"),
             back=request.get_full_path(),
             is_dangerous=True,
         )

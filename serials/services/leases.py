@@ -177,7 +177,7 @@ def close_account(*, user_id: int, actor: User) -> None:
         deactivate_user(user_id=user_id, actor=actor)
 
 
-def release_relay(*, relay_id: int, actor: User) -> None:
+def release_relay(*, relay_id: int, actor: User | None) -> None:
     """Staff: release one relay for good, place and identity. Releasing twice is fine.
 
     Raises Relay.DoesNotExist, and PortalError `lease_active` for a relay that a lease wants running: it would be

@@ -8,6 +8,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -246,11 +247,13 @@ def test_a_broken_rate_file_harms_nobody(kind: str, tmp_path: Path) -> None:
 
 
 def test_connections_above_the_accept_limit_are_closed(kind: str, tmp_path: Path) -> None:
-    flags = ["-accept-connection-limit", "0.01", "-accept-connection-burst", "2"]
-    with running_relay(kind, tmp_path, flags=flags) as relay, client(relay, KEY_A):
-        # The helper's own look and alice have used the two; the relay itself goes on.
-        with pytest.raises(NetworkFailure), client(relay, KEY_B):
-            pass
+    flags = ["-accept-connection-limit", "0.01", "-accept-connection-burst", "3"]
+    with running_relay(kind, tmp_path, flags=flags) as relay:
+        # Looking whether the relay serves has used up some of the three, more on a busy machine.
+        with pytest.raises(NetworkFailure):
+            for _connection in range(3):
+                with client(relay, KEY_A):
+                    pass
         assert relay.process.poll() is None
 
 
@@ -301,7 +304,9 @@ def test_strangers_garbage_does_not_harm_the_relay(relay: RelayProcess, garbage:
 )
 def test_a_misbehaving_client_harms_nobody_else(relay: RelayProcess, misdeed: bytes) -> None:
     with client(relay, STRANGER) as stranger:
-        stranger.send_raw(misdeed)
+        # The relay may hang up while the misdeed is still on its way.
+        with suppress(NetworkFailure):
+            stranger.send_raw(misdeed)
         assert probe(relay.target).healthy
 
 
