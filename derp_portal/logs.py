@@ -9,14 +9,18 @@ from typing import Any
 
 import structlog
 
-_SECRET_PATHS = re.compile(r"(/derp/admit/|/derpmap/|/accounts/confirm-email/|/accounts/password/reset/key/)[^/\s]+")
+_SECRET_PATHS = re.compile(r"(/derp/admit/|/derpmap/|/accounts/confirm-email/|/accounts/password/reset/key/)[^/\s?]+")
+_QUERY = re.compile(r"^([A-Z]+ /[^\s?]*)\?.*")
 
 
 def hide_secrets(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Addresses that are keys in themselves (doors, maps, links in mails) are logged without their secret part."""
+    """Addresses that are keys in themselves (doors, maps, links in mails) are logged without their secret part.
+
+    Query strings go as a whole: people look serial numbers up in them.
+    """
     for name, value in event.items():
         if isinstance(value, str) and "/" in value:
-            event[name] = _SECRET_PATHS.sub(r"\1***", value)
+            event[name] = _QUERY.sub(r"\1?***", _SECRET_PATHS.sub(r"\1***", value))
     return event
 
 
