@@ -24,7 +24,7 @@ class TokenFilter(django_filters.FilterSet):
     """By name or beginning, and by state."""
 
     search = django_filters.CharFilter(label=_("Search"), method="by_search")
-    state = django_filters.ChoiceFilter(label=_("State"), choices=TOKEN_STATES, method="by_state")
+    state = django_filters.ChoiceFilter(label=_("State"), choices=TOKEN_STATES, method="by_state", empty_label=_("All"))
 
     class Meta:
         model = ApiToken
@@ -73,7 +73,7 @@ class NotificationFilter(django_filters.FilterSet):
     """By words in the message, and by where it is on its way."""
 
     search = django_filters.CharFilter(label=_("Search"), method="by_search")
-    status = django_filters.ChoiceFilter(label=_("State"), choices=Notification.Status.choices)
+    status = django_filters.ChoiceFilter(label=_("State"), choices=Notification.Status.choices, empty_label=_("All"))
 
     class Meta:
         model = Notification
