@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from allauth.account.models import EmailAddress
+from allauth.account.models import EmailAddress, EmailConfirmation
 from django.contrib import admin, messages
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group
@@ -19,6 +19,7 @@ from unfold.decorators import action, display
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from accounts import services
+from accounts.access import signed_in
 from accounts.models import ApiToken, AuditEntry, Notification, User
 from derp_portal.lib.asking import Question, act_on_selection
 from derp_portal.lib.errors import PortalError
@@ -29,6 +30,10 @@ else:
     _UserAdmin = DjangoUserAdmin
 
 admin.site.unregister(Group)
+# An address is a way in: who could set somebody's could have a new password mailed to it.
+for _model in (EmailAddress, EmailConfirmation):
+    if admin.site.is_registered(_model):
+        admin.site.unregister(_model)
 
 
 class NewUserForm(UserCreationForm):
@@ -127,7 +132,7 @@ class UserAdmin(_UserAdmin, ModelAdmin):
 
     def save_model(self, request: HttpRequest, obj: User, form: ModelForm[User], change: bool) -> None:
         """Write only what was changed here, the role through its service."""
-        actor = _actor(request)
+        actor = signed_in(request)
         if not change:
             super().save_model(request, obj, form, change)
             EmailAddress.objects.create(user=obj, email=obj.email, verified=True, primary=True)
@@ -192,7 +197,7 @@ class UserAdmin(_UserAdmin, ModelAdmin):
                 self.message_user(request, _("Only a superuser may do this to a superuser."), messages.ERROR)
                 continue
             try:
-                service(user_id=user.pk, actor=_actor(request))
+                service(user_id=user.pk, actor=signed_in(request))
                 done += 1
             except PortalError as error:
                 self.message_user(request, str(error), messages.ERROR)
@@ -226,7 +231,7 @@ class ApiTokenAdmin(ReadOnlyAdmin):
 
         def do() -> str:
             for token_id in ids:
-                services.revoke_token(token_id=token_id, actor=_actor(request))
+                services.revoke_token(token_id=token_id, actor=signed_in(request))
             return ngettext("%(count)d token revoked.", "%(count)d tokens revoked.", len(ids)) % {"count": len(ids)}
 
         question = Question(
@@ -272,7 +277,7 @@ class NotificationAdmin(ReadOnlyAdmin):
     def resend(self, request: HttpRequest, queryset: QuerySet[Notification]) -> None:
         """Queue the chosen messages again, if they had failed."""
         ids = list(queryset.values_list("pk", flat=True))
-        count = sum(services.resend(notification_id=pk, actor=_actor(request)) for pk in ids)
+        count = sum(services.resend(notification_id=pk, actor=signed_in(request)) for pk in ids)
         text = ngettext("%(count)d message queued again.", "%(count)d messages queued again.", count)
         self.message_user(request, text % {"count": count}, messages.SUCCESS if count else messages.WARNING)
 
@@ -285,11 +290,6 @@ class AuditEntryAdmin(ReadOnlyAdmin):
     list_filter = ("event", "target_type", "created_at")
     search_fields = ("event", "actor_label", "target_label", "target_id", "ip")
     date_hierarchy = "created_at"
-
-
-def _actor(request: HttpRequest) -> User:
-    assert isinstance(request.user, User)
-    return request.user
 
 
 def _is_superuser(request: HttpRequest) -> bool:

@@ -11,10 +11,9 @@ from django.utils.translation import gettext as _
 from ninja import Field, Query, Router, Schema
 
 from accounts import ratelimit, request_ip, services
-from accounts.apikit import ErrorOut, Ok, PageOut, PageQuery, TokenAuth, page, reader_of
+from accounts.apikit import ErrorOut, Ok, PageOut, PageQuery, TokenAuth, page, reader_of, sees_everybody
 from accounts.models import Notification, User
-from accounts.selectors import notifications_for
-from derp_portal.lib.errors import PortalError
+from accounts.selectors import notifications_for, user_by_id
 
 user = Router(tags=["user"])
 notifications = Router(tags=["notifications"])
@@ -139,26 +138,30 @@ def me(request: HttpRequest) -> User:
     return reader_of(request)
 
 
-@notifications.post("/send", response={200: MessageOut, 404: ErrorOut, 422: ErrorOut}, auth=TokenAuth("staff"))
+@notifications.post(
+    "/send",
+    response={200: MessageOut, 403: ErrorOut, 404: ErrorOut, 422: ErrorOut},
+    auth=TokenAuth("staff", permissions=("accounts.add_notification",)),
+)
 def send(request: HttpRequest, data: MessageIn) -> dict[str, Any]:
     """Write to a user, by mail."""
-    recipient = User.objects.filter(pk=data.user_id).first()
-    if recipient is None:
-        raise PortalError(_("There is no such user."), code="not_found", status=404)
+    recipient = user_by_id(data.user_id)
     body = data.body or data.message
     services.send_message(actor=reader_of(request), user=recipient, subject=data.subject, body=body)
     return {"success": True, "message": _("Sent")}
 
 
-@notifications.get("/list", response={200: NotificationPage, 401: ErrorOut}, auth=TokenAuth("account"))
+@notifications.get(
+    "/list",
+    response={200: NotificationPage, 401: ErrorOut},
+    auth=TokenAuth("account", everybody="accounts.view_notification"),
+)
 def list_notifications(request: HttpRequest, query: Query[NotificationQuery]) -> dict[str, Any]:
     """The messages written to you, newest first; with a staff token, those written to anybody."""
-    reader = reader_of(request)
-    # A staff member's token without the staff scope sees what its owner would see as a customer.
-    has_staff_scope = reader.is_staff and "staff" in request.auth.scopes  # type: ignore[attr-defined]
-    found: QuerySet[Notification] = notifications_for(reader, everybody=has_staff_scope)
+    reader, is_for_all = reader_of(request), sees_everybody(request)
+    found: QuerySet[Notification] = notifications_for(reader, everybody=is_for_all)
     if query.user_id is not None:
-        if not has_staff_scope and query.user_id != reader.pk:
+        if not is_for_all and query.user_id != reader.pk:
             raise Http404
         found = found.filter(user_id=query.user_id)
     if query.kind:

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import structlog
 from django.conf import settings
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, RequestDataTooBig
 from django.core.exceptions import ValidationError as InvalidValue
 from django.core.paginator import Paginator
 from django.db.models import Model, QuerySet
@@ -101,14 +101,19 @@ class TokenAuth(HttpBearer):
 
     Sets `request.auth` to the ApiToken and `request.user` to its owner. `TokenAuth("staff")` also asks that the owner
     still is an administrator.
+
+    `permissions` are Django's, those of the matching pages in the admin: the owner needs all of them. `everybody` is
+    the one that lets an administrator's token with the staff scope see what belongs to others, see `sees_everybody`.
     """
 
-    def __init__(self, *scopes: str) -> None:
+    def __init__(self, *scopes: str, permissions: tuple[str, ...] = (), everybody: str = "") -> None:
         super().__init__()
         self.scopes = [ApiToken.Scope(scope) for scope in scopes]
+        self.permissions = permissions
+        self.everybody = everybody
 
     def authenticate(self, request: HttpRequest, token: str) -> ApiToken | None:
-        """The token, or None (401) when it opens nothing. Raises PortalError `missing_scope` (403)."""
+        """The token, or None (401) when it opens nothing. Raises PortalError `missing_scope` or `forbidden` (403)."""
         found = services.authenticate_token(secret=token)
         if found is None:
             return None
@@ -120,7 +125,14 @@ class TokenAuth(HttpBearer):
             if scope not in found.scopes or is_stale:
                 message = _("This token lacks the scope “%(scope)s”.") % {"scope": scope.value}
                 raise PortalError(message, code="missing_scope", status=403, scope=scope.value)
+        if missing := [name for name in self.permissions if not found.user.has_perm(name)]:
+            raise PortalError(_("You may not do this."), code="forbidden", status=403, permissions=missing)
+        request.sees_everybody = self._sees_everybody(found)  # type: ignore[attr-defined]
         return found
+
+    def _sees_everybody(self, token: ApiToken) -> bool:
+        has_scope = ApiToken.Scope.STAFF in token.scopes and token.user.is_staff
+        return bool(self.everybody) and has_scope and token.user.has_perm(self.everybody)
 
 
 def reader_of(request: HttpRequest) -> User:
@@ -131,12 +143,12 @@ def reader_of(request: HttpRequest) -> User:
 
 
 def sees_everybody(request: HttpRequest) -> bool:
-    """Whether this request may see what belongs to others: an administrator's, with a token that has the staff scope.
+    """Whether this request may see what belongs to others: an administrator's who has the permission that the
+    endpoint names as `everybody`, with a token that has the staff scope.
 
-    Without that scope an administrator's token sees what its owner would see as a customer.
+    Without one of them an administrator's token sees what its owner would see as a customer.
     """
-    token = getattr(request, "auth", None)
-    return isinstance(token, ApiToken) and ApiToken.Scope.STAFF in token.scopes and reader_of(request).is_staff
+    return bool(getattr(request, "sees_everybody", False))
 
 
 def page(
@@ -144,16 +156,17 @@ def page(
 ) -> dict[str, Any]:
     """One page of an ordered list: `{"success", "items", "page", "pages", "total"}`.
 
-    A page behind the last is the last one. `show` turns a row into what is answered; without it the endpoint's
-    response schema does.
+    A page behind the last is empty, so that a program may read on until it finds nothing. `show` turns a row into
+    what is answered; without it the endpoint's response schema does.
     """
     paginator: Paginator[Model] = Paginator(queryset, min(max(per_page, 1), LARGEST_PER_PAGE))
-    part = paginator.get_page(page)
-    items = [show(row) for row in part] if show else list(part)
+    number = max(page, 1)
+    rows = list(paginator.page(number)) if number <= paginator.num_pages else []
+    items = [show(row) for row in rows] if show else rows
     return {
         "success": True,
         "items": items,
-        "page": part.number,
+        "page": number,
         "pages": paginator.num_pages,
         "total": paginator.count,
     }
@@ -213,7 +226,12 @@ def install_handlers(api: NinjaAPI) -> None:
         code, message = _words_for(500)
         return error_response(api, request, code=code, message=message, status=500)
 
+    def too_large(request: HttpRequest, _error: RequestDataTooBig) -> HttpResponse:
+        code, message = _words_for(413)
+        return error_response(api, request, code=code, message=message, status=413)
+
     api.exception_handler(PortalError)(portal_error)
+    api.exception_handler(RequestDataTooBig)(too_large)
     api.exception_handler(ValidationError)(invalid_input)
     api.exception_handler(InvalidValue)(invalid_value)
     api.exception_handler(HttpError)(http_error)
@@ -229,6 +247,7 @@ def _words_for(status: int) -> tuple[str, str]:
         401: ("unauthorized", _("Send a valid token: “Authorization: Bearer dp_…”.")),
         403: ("forbidden", _("You may not do this.")),
         404: ("not_found", _("There is no such thing here.")),
+        413: ("too_large", _("The request is too large; nothing was changed.")),
         429: ("rate_limited", _("Too many attempts. Wait a little, then try again.")),
         500: ("internal_error", _("Something broke on our side. It was logged; try again later.")),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 from zoneinfo import ZoneInfo
 
 from django.conf import settings
@@ -17,6 +17,7 @@ from django.utils.translation import gettext_lazy as _
 
 from accounts.validators import UsernameValidator, validate_timezone
 from derp_portal.lib import clock
+from derp_portal.lib.append_only import AppendOnly
 
 LANGUAGES = [("en", _("English")), ("zh-hans", _("Simplified Chinese"))]
 
@@ -225,27 +226,7 @@ class Notification(models.Model):
         return f"{self.kind} → {self.recipient}"
 
 
-class AppendOnly(TypeError):
-    """Somebody tried to change or delete what may only be added to."""
-
-
-class AuditQuerySet(models.QuerySet["AuditEntry"]):
-    """Reading and adding; nothing else."""
-
-    def bulk_update(self, *_arguments: Any, **_options: Any) -> NoReturn:
-        """Always refused."""
-        raise AppendOnly("audit entries are never changed")
-
-    def update(self, **_fields: Any) -> NoReturn:
-        """Always refused."""
-        raise AppendOnly("audit entries are never changed")
-
-    def delete(self) -> NoReturn:
-        """Always refused."""
-        raise AppendOnly("audit entries are never deleted")
-
-
-class AuditEntry(models.Model):
+class AuditEntry(AppendOnly):
     """Who did what to which object, when and from where. Written only by `services.record`."""
 
     actor = models.ForeignKey(
@@ -260,8 +241,6 @@ class AuditEntry(models.Model):
     data = models.JSONField(_("details"), default=dict, encoder=DjangoJSONEncoder)
     created_at = models.DateTimeField(_("when"), default=clock.now)
 
-    objects = AuditQuerySet.as_manager()
-
     class Meta:
         db_table = "audit_log"
         verbose_name = _("audit entry")
@@ -274,13 +253,3 @@ class AuditEntry(models.Model):
 
     def __str__(self) -> str:
         return f"{self.event} {self.target_label}".strip()
-
-    def save(self, *args: Any, **kwargs: Any) -> None:
-        """Add the entry; raises AppendOnly when it was saved before."""
-        if not self._state.adding:
-            raise AppendOnly("audit entries are never changed")
-        super().save(*args, **kwargs)
-
-    def delete(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Always refused."""
-        raise AppendOnly("audit entries are never deleted")

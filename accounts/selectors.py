@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from allauth.account.internal.userkit import filter_users_by_email
 from django.db.models import QuerySet
+from django.utils.translation import gettext as _
 
 from accounts.models import ApiToken, Notification, User
+from derp_portal.lib.errors import PortalError
 
 
 def user_by_address(email: str) -> User | None:
     """Whose address this is, if it is anybody's."""
     return next(iter(filter_users_by_email(email, prefer_verified=True)), None)
+
+
+def user_by_id(user_id: int) -> User:
+    """The user whom staff named by id. Raises PortalError `not_found`."""
+    user = User.objects.filter(pk=user_id).first()
+    if user is None:
+        raise PortalError(_("There is no such user."), code="not_found", status=404)
+    return user
 
 
 def tokens_of(user: User) -> QuerySet[ApiToken]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from celery import Celery
 from celery.signals import setup_logging
+from django.conf import settings
 from django_structlog.celery.steps import DjangoStructLogInitStep
 from kombu import Queue
 
@@ -14,7 +15,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "derp_portal.settings")
 
 app = Celery("derp_portal")
 app.config_from_object("django.conf:settings", namespace="CELERY")
-app.conf.task_queues = [Queue(name) for name in ("fleet", "metering", "notify", "money")]
+# A promise: this module is imported with the package, before the settings in it can be read.
+app.add_defaults(lambda: {"task_queues": [Queue(name) for name in settings.CELERY_QUEUES]})
 app.steps["worker"].add(DjangoStructLogInitStep)
 app.autodiscover_tasks()
 

@@ -14,8 +14,8 @@ from django.utils.translation import gettext as _
 
 from accounts.models import Notification, User
 from derp_portal.lib.clock import now
-from fleet.models import Outage, Relay, RelayHealth, Server, Wanted
-from fleet.selectors import relays, servers, why_in_trouble
+from fleet.models import Outage, Relay, Server, Wanted
+from fleet.selectors import in_trouble, relays, servers, why_in_trouble
 from fleet.words import trouble
 from serials.models import Lease, Plan, SerialNumber
 
@@ -124,8 +124,7 @@ def _unhealthy_servers() -> Attention:
 
 
 def _relays_in_trouble() -> Attention:
-    in_trouble = ~Q(trouble_code="") | Q(health__status=RelayHealth.Status.UNHEALTHY)
-    found = relays().filter(in_trouble, released_at=None, wanted=Wanted.RUNNING)
+    found = relays().filter(in_trouble())
     return Attention(
         title=_("Relays in trouble"),
         icon="emergency",

@@ -5,18 +5,13 @@ from __future__ import annotations
 from django.shortcuts import get_object_or_404
 
 from accounts.models import User
-from fleet.models import NodeKey, Relay, RelayGroup
+from fleet.models import NodeKey, Relay
 from fleet.selectors import relays
 
 
 def relay_for(user: User, code: str) -> Relay:
     """The user's own relay, released ones included. Raises Http404."""
     return get_object_or_404(relays(), code=code, owner=user)
-
-
-def group_for(user: User, group_id: int) -> RelayGroup:
-    """The user's own relay group. Raises Http404."""
-    return get_object_or_404(RelayGroup, pk=group_id, owner=user)
 
 
 def node_key_for(user: User, node_key_id: int) -> NodeKey:

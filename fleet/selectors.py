@@ -10,6 +10,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db.models import Case, Count, Exists, F, OuterRef, Prefetch, Q, QuerySet, Sum, Value, When
+from django.db.models.functions import NullIf
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
@@ -73,6 +74,12 @@ def in_state(queryset: QuerySet[Relay], state: RelayState) -> QuerySet[Relay]:
             default=Value(RelayState.STARTING.value),
         )
     ).filter(state=state.value)
+
+
+def in_trouble() -> Q:
+    """Relays that should run and do not, or that probes do not reach."""
+    is_troubled = ~Q(trouble_code="") | Q(health__status=RelayHealth.Status.UNHEALTHY)
+    return Q(is_troubled, released_at=None, wanted=Wanted.RUNNING)
 
 
 def relays() -> QuerySet[Relay]:
@@ -166,24 +173,45 @@ def map_url_of(group: RelayGroup) -> str:
     return f"{settings.PUBLIC_URL}/derpmap/{group.map_token}.json" if group.map_token else ""
 
 
-def groups_short_of_relays(limit: int) -> Iterable[int]:
-    """Ids of running groups with fewer placed relays than they should have; those without any first, then the oldest.
+def open_servers() -> QuerySet[Any]:
+    """Healthy servers that take new relays, with `carried` and the `share` of their room that is taken; full ones too.
 
-    A group whose clock stands runs on past its deadline, or waiting too long would mean waiting for ever.
+    `share` is null for a server that may carry none.
+    """
+    found = Server.objects.filter(is_enabled=True, status=Server.Status.HEALTHY)
+    found = found.annotate(carried=Count("relays", filter=Q(relays__released_at=None)))
+    # PostgreSQL refuses to divide by zero.
+    return found.annotate(share=F("carried") * 1.0 / NullIf(F("max_relays"), 0))
+
+
+def groups_short_of_relays(limit: int) -> Iterable[int]:
+    """Ids of running groups with fewer placed relays than they should have, for which something can be done.
+
+    Those for which a server has room come first, then those without any relay, then the oldest. Where none has,
+    only groups with a relay that waits are named, so that it says the present reason. A group whose clock stands
+    runs on past its deadline, or waiting too long would mean waiting for ever.
     """
     clock_stands = Exists(Outage.objects.filter(group=OuterRef("pk"), ended_at=None))
+    live = Relay.objects.filter(group=OuterRef("pk"), released_at=None)
     return (
         RelayGroup.objects.filter(Q(run_until__gt=now()) | clock_stands, wanted=Wanted.RUNNING, released_at=None)
         .annotate(placed=Count("relays", filter=Q(relays__released_at=None, relays__server__isnull=False)))
         .filter(placed__lt=F("relay_count"))
-        .order_by("placed", "id")
+        .annotate(has_room=Exists(_room_for_the_group()), waits=Exists(live.filter(server=None)))
+        .filter(Q(has_room=True) | Q(waits=True))
+        .order_by("-has_room", "placed", "id")
         .values_list("id", flat=True)[:limit]
     )
 
 
-def open_outage(group: RelayGroup) -> Outage | None:
-    """The outage the group is in now, if any."""
-    return group.outages.filter(ended_at=None).first()
+def _room_for_the_group() -> QuerySet[Server]:
+    """Servers that could take one more relay of the group in the query around this one."""
+    with_room = [server.pk for server in open_servers().filter(carried__lt=F("max_relays"))]
+    group = OuterRef(OuterRef("pk"))
+    siblings = Relay.objects.filter(group=group, released_at=None, server__ip=OuterRef("ip"))
+    wishes = RelayGroup.regions.through.objects.filter(relaygroup=group)
+    wished_for = ~Exists(wishes) | Exists(wishes.filter(region=OuterRef("region")))
+    return Server.objects.filter(wished_for, ~Exists(siblings), pk__in=with_room)
 
 
 @dataclass(frozen=True, slots=True)

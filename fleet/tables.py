@@ -5,10 +5,9 @@ from __future__ import annotations
 import django_tables2 as tables
 from django.utils.translation import gettext_lazy as _
 
+from accounts.tables import TIME_CELL
 from fleet.models import NodeKey, RelayEvent
 from fleet.selectors import why_it_happened
-
-TIME_CELL = "{% load portal %}{% relative_time value %}"
 
 
 class DevicesTable(tables.Table):

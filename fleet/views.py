@@ -10,11 +10,12 @@ from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST, require_safe
-from django_tables2 import RequestConfig
 
 from accounts.access import signed_in
+from accounts.tables import configured
 from derp_portal.lib.errors import PortalError
 from fleet import door, selectors, services
 from fleet.access import node_key_for
@@ -72,11 +73,11 @@ def devices(request: HttpRequest) -> HttpResponse:
         except PortalError as error:
             form.add_error("lines", str(error))
         else:
-            messages.success(request, _("%(count)s devices were added.") % {"count": len(added)})
+            said = ngettext("%(count)s device was added.", "%(count)s devices were added.", len(added))
+            messages.success(request, said % {"count": len(added)})
             return redirect("devices")
     found = NodeKeyFilter(request.GET, queryset=selectors.node_keys(owner))
-    table = DevicesTable(found.qs)
-    RequestConfig(request, paginate={"per_page": 25}).configure(table)
+    table = configured(DevicesTable(found.qs), request)
     return render(request, "fleet/devices.html", {"form": form, "table": table, "filter": found})
 
 

@@ -20,6 +20,7 @@ TROUBLE: dict[str, Promise] = {
     "invalid_spec": _("The server refused the container's settings."),
     "refused": _("The server refused."),
     "exited": _("The relay keeps stopping by itself."),
+    "secret_unreadable": _("The relay's keys cannot be read."),
     # placement
     "no_server": _("No server can take a relay now."),
     "no_room": _("Every server that may take this relay is full."),
@@ -30,7 +31,12 @@ TROUBLE: dict[str, Promise] = {
     "not_derp": _("What answers is not a DERP relay."),
     "no_packet": _("Packets do not get through the relay."),
     "stun_silent": _("STUN does not answer."),
-    "no_answer": _("The relay does not answer."),
+    "tls_failed": _("TLS with the relay fails."),
+    "cert_expired": _("The relay's certificate has ended."),
+    "cert_not_yet_valid": _("The relay's certificate is not valid yet."),
+    "name_mismatch": _("The relay's certificate is for another name."),
+    "reset": _("The relay cut the connection off."),
+    "closed": _("The relay closed the connection."),
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, NoReturn
 
 from django.conf import settings
 from django.core.validators import MinValueValidator
@@ -12,6 +11,7 @@ from django.db.models import F, Q
 from django.utils.translation import get_language
 from django.utils.translation import gettext_lazy as _
 
+from derp_portal.lib.append_only import AppendOnly
 from fleet.models import Outage, Region, RelayGroup
 
 LONGEST_DAYS = 3660
@@ -157,6 +157,15 @@ class Lease(models.Model):
         EXPIRED = "expired", _("expired")
         ENDED = "ended", _("ended by staff")
 
+    class EndReason(models.TextChoices):
+        EXPIRED = "expired", _("its time was up")
+        STAFF = "staff", _("ended by staff")
+        ACCOUNT_CLOSED = "account_closed", _("the account was closed")
+
+    class Notice(models.TextChoices):
+        REMINDER = "reminder", _("It ends soon")
+        RENEWED = "renewed", _("It is renewed")
+
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="leases", verbose_name=_("user")
     )
@@ -165,11 +174,17 @@ class Lease(models.Model):
     started_at = models.DateTimeField(_("from"))
     ends_at = models.DateTimeField(_("to"), help_text=_("The end of its last term."))
     renewed_at = models.DateTimeField(_("last renewed"))
+    renewed_to = models.DateTimeField(
+        _("renewed to"), help_text=_("The end its last renewal gave; what made up for an outage came on top.")
+    )
+    active_since = models.DateTimeField(
+        _("active since"), help_text=_("When it began, or came back to life after it had ended.")
+    )
     relay_group = models.OneToOneField(
         RelayGroup, on_delete=models.PROTECT, related_name="lease", verbose_name=_("relay group")
     )
     ended_at = models.DateTimeField(_("ended"), null=True, blank=True)
-    end_reason = models.CharField(_("why it ended"), max_length=40, blank=True)
+    end_reason = models.CharField(_("why it ended"), max_length=14, choices=EndReason.choices, blank=True)
     released_at = models.DateTimeField(_("place released"), null=True, blank=True)
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
 
@@ -259,33 +274,6 @@ class LeaseTerm(models.Model):
         return f"{self.lease_id}: {self.plan_id} {self.starts_at:%F}–{self.ends_at:%F}"
 
 
-class AppendOnlyQuerySet(models.QuerySet[Any]):
-    """Reading and adding; nothing else."""
-
-    def update(self, **_fields: Any) -> NoReturn:
-        raise TypeError(f"{self.model.__name__} rows are append-only")
-
-    def delete(self) -> NoReturn:
-        raise TypeError(f"{self.model.__name__} rows are append-only")
-
-
-class AppendOnly(models.Model):
-    """Rows that are written once. Changing or deleting one, or many at once, raises TypeError."""
-
-    objects = AppendOnlyQuerySet.as_manager()
-
-    class Meta:
-        abstract = True
-
-    def save(self, *args: Any, **kwargs: Any) -> None:
-        if self.pk is not None and not self._state.adding:
-            raise TypeError(f"{type(self).__name__} rows are append-only")
-        super().save(*args, **kwargs)
-
-    def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
-        raise TypeError(f"{type(self).__name__} rows are append-only")
-
-
 class Binding(AppendOnly):
     """User ↔ serial ↔ term ↔ relays: what was wired together when a term was granted. Never a device."""
 
@@ -312,7 +300,10 @@ class Binding(AppendOnly):
 
 
 class Reminder(AppendOnly):
-    """A reminder that was sent: once for each lease, end and number of days. A renewal makes a new end."""
+    """A reminder that was sent: once for each lease, end and number of days.
+
+    The end is the lease's `renewed_to`: a renewal makes a new one, making up for an outage does not.
+    """
 
     lease = models.ForeignKey(Lease, on_delete=models.PROTECT, related_name="reminders", verbose_name=_("lease"))
     lease_end: models.DateTimeField[datetime, datetime] = models.DateTimeField(_("for the end on"))

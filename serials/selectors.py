@@ -19,6 +19,7 @@ from fleet.models import Outage, Relay, RelayGroup, RelayHealth, Wanted
 from fleet.selectors import STATE_WORDS, RelayState, map_url_of, node_of, relay_state, why_in_trouble
 from serials.codes import canonical
 from serials.models import Lease, LeaseTerm, Plan, SerialNumber
+from serials.services.leases import default_first
 from serials.services.terms import KEEP_PLACE
 
 SOON = timedelta(days=7)
@@ -250,8 +251,7 @@ def lease_card(lease: Lease) -> LeaseCard:
 def lease_cards(user: User) -> list[LeaseCard]:
     """What the dashboard shows: active leases and those whose place is still kept, the one that ends last first."""
     leases = leases_in_full(user).filter(released_at=None)
-    ordered = sorted(leases, key=lambda lease: (not lease.is_active, -lease.ends_at.timestamp(), lease.pk))
-    return [lease_card(lease) for lease in ordered]
+    return [lease_card(lease) for lease in default_first(leases)]
 
 
 def has_had_a_lease(user: User) -> bool:

@@ -10,10 +10,10 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
+from accounts.tables import TIME_CELL
 from serials.codes import grouped
 from serials.models import LeaseTerm
 
-TIME_CELL = "{% load portal %}{% relative_time value %}"
 NUMERIC = {"th": {"class": "numeric"}, "td": {"class": "numeric"}}
 
 

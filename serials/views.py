@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
-import django_tables2 as tables
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
@@ -14,9 +13,10 @@ from django.utils.translation import ngettext
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from accounts.models import User
+from accounts.access import signed_in
 from accounts.ratelimit import RateLimited
 from accounts.request_ip import current as current_ip
+from accounts.tables import configured
 from derp_portal.lib.errors import PortalError
 from fleet.forms import EventFilter, RegionIdForm
 from fleet.selectors import relay_events, traffic_of
@@ -28,18 +28,8 @@ from serials.forms import ChoiceForm, CodeForm, LeaseNameForm, SerialFilter, Ter
 from serials.services.numbers import SerialRefused
 from serials.tables import SerialTable, TermTable
 
-PER_PAGE = 25
 RECENT_EVENTS = 6
 TOO_MANY = 429
-
-
-def _me(request: HttpRequest) -> User:
-    return cast(User, request.user)
-
-
-def _configured(table: tables.Table, request: HttpRequest) -> tables.Table:
-    tables.RequestConfig(request, paginate={"per_page": PER_PAGE}).configure(table)
-    return table
 
 
 @require_safe
@@ -52,7 +42,7 @@ def home(request: HttpRequest) -> HttpResponse:
 
 
 def _dashboard(request: HttpRequest) -> dict[str, Any]:
-    me = _me(request)
+    me = signed_in(request)
     cards = selectors.lease_cards(me)
     is_calm = all(card.state in (selectors.LeaseState.UP, selectors.LeaseState.ENDED) for card in cards)
     return {
@@ -72,7 +62,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         context |= {
             "form": CodeForm(),
             "plans": selectors.public_plans(),
-            "is_back": selectors.has_had_a_lease(_me(request)),
+            "is_back": selectors.has_had_a_lease(signed_in(request)),
         }
     return render(request, "serials/dashboard.html", context)
 
@@ -110,7 +100,7 @@ def redeem(request: HttpRequest) -> HttpResponse:
     if not form.is_valid():
         return _ask_for_code(request, form)
     try:
-        serial, effects = services.preview(user=_me(request), code=form.cleaned_data["code"], ip=current_ip())
+        serial, effects = services.preview(user=signed_in(request), code=form.cleaned_data["code"], ip=current_ip())
     except (SerialRefused, RateLimited) as error:
         return _refused(request, form, error)
     is_confirmed = "confirm" in request.POST
@@ -151,12 +141,12 @@ def _refused(request: HttpRequest, form: CodeForm, error: PortalError) -> HttpRe
 def _activate(request: HttpRequest, code: str, choice: ChoiceForm) -> HttpResponse:
     effect = choice.effect()
     serial, lease = services.activate(
-        user=_me(request),
+        user=signed_in(request),
         code=code,
         how=effect.how,
         lease_id=effect.lease.pk if effect.lease else None,
         lease_name=choice.cleaned_data["name"],
-        actor=_me(request),
+        actor=signed_in(request),
         ip=current_ip(),
     )
     done = ngettext(
@@ -173,8 +163,8 @@ def _activate(request: HttpRequest, code: str, choice: ChoiceForm) -> HttpRespon
 @require_safe
 def serial_history(request: HttpRequest) -> HttpResponse:
     """The serials one has redeemed."""
-    found = SerialFilter(request.GET, queryset=selectors.serials_of(_me(request)))
-    table = _configured(SerialTable(found.qs), request)
+    found = SerialFilter(request.GET, queryset=selectors.serials_of(signed_in(request)))
+    table = configured(SerialTable(found.qs), request)
     return render(request, "serials/serial_history.html", {"filter": found, "table": table})
 
 
@@ -182,15 +172,15 @@ def serial_history(request: HttpRequest) -> HttpResponse:
 @require_safe
 def usage_history(request: HttpRequest) -> HttpResponse:
     """Terms, what happened to the relays, and traffic; it stays for ever."""
-    me = _me(request)
+    me = signed_in(request)
     terms = TermFilter(request.GET, queryset=selectors.terms_of(me), prefix="terms")
     events = EventFilter(request.GET, queryset=relay_events(me), prefix="events")
     uploaded, downloaded = traffic_of(me)
     context = {
         "terms_filter": terms,
-        "terms": _configured(TermTable(terms.qs, prefix="terms-"), request),
+        "terms": configured(TermTable(terms.qs, prefix="terms-"), request),
         "events_filter": events,
-        "events": _configured(EventTable(events.qs, prefix="events-"), request),
+        "events": configured(EventTable(events.qs, prefix="events-"), request),
         "uploaded": uploaded,
         "downloaded": downloaded,
     }
@@ -204,19 +194,19 @@ def usage_history(request: HttpRequest) -> HttpResponse:
 @require_safe
 def lease(request: HttpRequest, lease_id: int) -> HttpResponse:
     """Everything about one lease."""
-    card = selectors.lease_card(lease_for(_me(request), lease_id))
-    table = _configured(TermTable(selectors.terms_of_lease(card.lease), exclude=("lease",)), request)
+    card = selectors.lease_card(lease_for(signed_in(request), lease_id))
+    table = configured(TermTable(selectors.terms_of_lease(card.lease), exclude=("lease",)), request)
     return render(request, "serials/lease.html", {"card": card, "table": table})
 
 
 @login_required
 def lease_rename(request: HttpRequest, lease_id: int) -> HttpResponse:
     """Give a lease another name."""
-    found = lease_for(_me(request), lease_id)
+    found = lease_for(signed_in(request), lease_id)
     form = LeaseNameForm(request.POST or None, initial={"name": found.name})
     if request.method == "POST" and form.is_valid():
         try:
-            services.rename_lease(lease_id=found.pk, name=form.cleaned_data["name"], actor=_me(request))
+            services.rename_lease(lease_id=found.pk, name=form.cleaned_data["name"], actor=signed_in(request))
         except PortalError as error:
             form.add_error("name", str(error))
         else:
@@ -228,12 +218,12 @@ def lease_rename(request: HttpRequest, lease_id: int) -> HttpResponse:
 @login_required
 def region_id(request: HttpRequest, lease_id: int, code: str) -> HttpResponse:
     """Choose under which number a relay stands in the map."""
-    found, relay = relay_of_lease(_me(request), lease_id, code)
+    found, relay = relay_of_lease(signed_in(request), lease_id, code)
     form = RegionIdForm(request.POST or None, initial={"region_id": relay.region_id})
     if request.method == "POST" and form.is_valid():
         chosen = form.cleaned_data["region_id"]
         try:
-            choose_region_id(relay_id=relay.pk, region_id=chosen, actor=_me(request))
+            choose_region_id(relay_id=relay.pk, region_id=chosen, actor=signed_in(request))
         except PortalError as error:
             form.add_error("region_id", str(error))
         else:
@@ -245,9 +235,9 @@ def region_id(request: HttpRequest, lease_id: int, code: str) -> HttpResponse:
 @login_required
 def map_url_rotate(request: HttpRequest, lease_id: int) -> HttpResponse:
     """A new secret map URL, after asking; the old one stops working."""
-    found = lease_for(_me(request), lease_id)
+    found = lease_for(signed_in(request), lease_id)
     if request.method == "POST":
-        rotate_map_token(group_id=found.relay_group_id, actor=_me(request))
+        rotate_map_token(group_id=found.relay_group_id, actor=signed_in(request))
         messages.success(request, _("There is a new map URL. Put it where the old one was."))
         return redirect("lease", found.pk)
     return render(request, "serials/map_url_rotate.html", {"lease": found})
@@ -256,9 +246,9 @@ def map_url_rotate(request: HttpRequest, lease_id: int) -> HttpResponse:
 @login_required
 def map_url_revoke(request: HttpRequest, lease_id: int) -> HttpResponse:
     """Turn the secret map URL off, after asking."""
-    found = lease_for(_me(request), lease_id)
+    found = lease_for(signed_in(request), lease_id)
     if request.method == "POST":
-        revoke_map_token(group_id=found.relay_group_id, actor=_me(request))
+        revoke_map_token(group_id=found.relay_group_id, actor=signed_in(request))
         messages.success(request, _("The map URL no longer answers."))
         return redirect("lease", found.pk)
     return render(request, "serials/map_url_revoke.html", {"lease": found})

@@ -10,7 +10,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from accounts.models import User
+from accounts.models import AuditEntry, Notification, User
 from derp_portal.lib.clock import now
 from fleet import services as fleet
 from fleet.models import Relay
@@ -220,12 +220,34 @@ def test_ending_a_lease_stops_its_relays(root: User, alice: User) -> None:
     make_server()
     _serial, lease = services.activate(user=alice, code=make_code())
     caller = Caller(root)
-    first = caller.post("lease/end", lease_id=lease.pk, reason="refunded")
-    status, answer = caller.post("lease/end", lease_id=lease.pk, reason="again")
+    assert caller.get("lease/list")[1]["items"][0]["end_reason"] is None
+    first = caller.post("lease/end", lease_id=lease.pk, note="refunded")
+    status, answer = caller.post("lease/end", lease_id=lease.pk, note="again")
     assert (status, answer) == first
-    assert (answer["lease"]["status"], answer["lease"]["end_reason"]) == ("ended", "refunded")
+    assert (answer["lease"]["status"], answer["lease"]["end_reason"]) == ("ended", "staff")
+    assert AuditEntry.objects.get(event="lease.ended").data["note"] == "refunded"
     assert [relay["status"] for relay in answer["lease"]["relays"]] == ["stopped"]
     assert refusal(Caller(root).post("lease/end", lease_id=10**6)) == (404, "not_found")
+
+
+def test_no_caller_makes_an_ended_lease_look_expired(root: User, alice: User) -> None:
+    _serial, lease = services.activate(user=alice, code=make_code())
+    _status, answer = Caller(root).post("lease/end", lease_id=lease.pk, reason="expired")
+    assert (answer["lease"]["status"], answer["lease"]["end_reason"]) == ("ended", "staff")
+
+
+def test_staff_has_a_notice_about_a_lease_sent(root: User, alice: User) -> None:
+    _serial, lease = services.activate(user=alice, code=make_code())
+    caller = Caller(root)
+    for kind in ("reminder", "renewed"):
+        status, answer = caller.post("lease/notify", lease_id=lease.pk, kind=kind)
+        assert status == 200
+        sent = Notification.objects.get(pk=answer["notification_id"])
+        assert (sent.user, sent.kind) == (alice, f"lease_{kind}")
+    assert refusal(caller.post("lease/notify", lease_id=lease.pk, kind="birthday")) == (422, "invalid_input")
+    assert refusal(caller.post("lease/notify", lease_id=10**6, kind="renewed")) == (404, "not_found")
+    caller.post("lease/end", lease_id=lease.pk)
+    assert refusal(caller.post("lease/notify", lease_id=lease.pk, kind="reminder")) == (409, "lease_ended")
 
 
 def test_lists_take_the_same_number_of_queries_however_long_they_are(alice: User, root: User) -> None:
@@ -292,7 +314,7 @@ def test_a_relay_of_a_running_lease_is_not_released(alice: User, root: User) -> 
     _serial, lease = services.activate(user=alice, code=make_code())
     relay = Relay.objects.get()
     assert refusal(Caller(root).post("container/release", container_id=relay.pk)) == (409, "lease_active")
-    services.end_lease(lease_id=lease.pk, reason="staff", actor=root)
+    services.end_lease(lease_id=lease.pk, reason=Lease.EndReason.STAFF, actor=root)
     assert Caller(root).post("container/release", container_id=relay.pk)[0] == 200
     lease.refresh_from_db()
     assert lease.released_at is not None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from django.utils import timezone
+
+FURTHEST = datetime(2100, 1, 1, tzinfo=UTC)
+"""Later ends are typing mistakes, and the latest ones cannot even be shown in every zone."""
 
 
 def now() -> datetime:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from django import forms
 from django.contrib import admin
-from django.db.models import F, Q, QuerySet
+from django.db.models import F, QuerySet
 from django.http import HttpRequest, HttpResponseBase
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -16,10 +16,12 @@ from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminSelectWidget
 
 from derp_portal.lib.asking import Question, act, data_of
+from derp_portal.lib.units import megabits
 from fleet import services
-from fleet.models import Relay, RelayEvent, RelayHealth, Server, Wanted
+from fleet.models import Relay, RelayEvent, Server, Wanted
 from fleet.reconciler.desired import SPEED_UNKNOWN
-from fleet.selectors import STATE_WORDS, RelayState, relay_state, relays, servers, why_in_trouble
+from fleet.selectors import STATE_WORDS, RelayState, in_trouble, relay_state, relays, servers, why_in_trouble
+from fleet.services.placement import sibling_addresses
 
 from .base import HistoryAdmin, HistoryInline, actor, badge, change_url, link, size, when
 from .observations import HEALTH_COLOURS
@@ -44,8 +46,7 @@ class InTrouble(admin.SimpleListFilter):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         """Narrow the list."""
-        in_trouble = ~Q(trouble_code="") | Q(health__status=RelayHealth.Status.UNHEALTHY, wanted=Wanted.RUNNING)
-        narrowed = {"yes": queryset.filter(in_trouble, released_at=None), "no": queryset.exclude(in_trouble)}
+        narrowed = {"yes": queryset.filter(in_trouble()), "no": queryset.exclude(in_trouble())}
         return narrowed.get(self.value() or "", queryset)
 
 
@@ -95,7 +96,8 @@ class MoveForm(forms.Form):
         chosen = self.fields["server"]
         assert isinstance(chosen, forms.ModelChoiceField)
         takes_more = servers().filter(is_enabled=True, status=Server.Status.HEALTHY).exclude(pk=relay.server_id or 0)
-        chosen.queryset = takes_more.order_by("name")
+        siblings = sibling_addresses(relay.group_id, besides=relay.pk)
+        chosen.queryset = takes_more.exclude(ip__in=siblings).order_by("name")
         chosen.label_from_instance = lambda server: (  # type: ignore[method-assign,assignment]
             f"{server.name} · {server.region} · {server.carried} / {server.max_relays}"
         )
@@ -134,7 +136,7 @@ def compared(relay: Relay) -> list[Row]:
 def _speed(limit: int) -> str:
     if limit == SPEED_UNKNOWN:
         return _("not known")
-    return f"{size(limit)}/s" if limit else _("no limit")
+    return megabits(limit) if limit else _("no limit")
 
 
 @admin.register(Relay)

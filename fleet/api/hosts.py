@@ -158,14 +158,22 @@ def list_regions(request: HttpRequest, query: Query[PageQuery]) -> dict[str, Any
     return page(selectors.regions(), query.page, query.per_page, _show_region)
 
 
-@region.post("/add", response={200: RegionAdded, REFUSALS: ErrorOut}, auth=TokenAuth("staff"))
+@region.post(
+    "/add",
+    response={200: RegionAdded, REFUSALS: ErrorOut},
+    auth=TokenAuth("staff", permissions=("fleet.add_region",)),
+)
 def add_region(request: HttpRequest, data: RegionIn) -> dict[str, Any]:
     """Add a region, before the first server in it."""
     added = services.add_region(**data.dict(), actor=reader_of(request))
     return {"success": True, "region_id": added.pk, "code": added.code}
 
 
-@server.post("/add", response={200: ServerAnswer, REFUSALS: ErrorOut}, auth=TokenAuth("staff"))
+@server.post(
+    "/add",
+    response={200: ServerAnswer, REFUSALS: ErrorOut},
+    auth=TokenAuth("staff", permissions=("fleet.add_region", "fleet.add_server")),
+)
 def add_server(request: HttpRequest, data: ServerIn) -> dict[str, Any]:
     """Add a host. Relays are placed there as soon as its engine answers."""
     actor = reader_of(request)
@@ -177,7 +185,11 @@ def add_server(request: HttpRequest, data: ServerIn) -> dict[str, Any]:
     return {"success": True, "server_id": added.pk}
 
 
-@server.get("/list", response={200: ServerPage, READ_REFUSALS: ErrorOut}, auth=TokenAuth("staff"))
+@server.get(
+    "/list",
+    response={200: ServerPage, READ_REFUSALS: ErrorOut},
+    auth=TokenAuth("staff", permissions=("fleet.view_server",)),
+)
 def list_servers(request: HttpRequest, query: Query[ServerQuery]) -> dict[str, Any]:
     """Every server with status, load, traffic and hardware."""
     found = selectors.servers()
@@ -188,7 +200,11 @@ def list_servers(request: HttpRequest, query: Query[ServerQuery]) -> dict[str, A
     return page(found, query.page, query.per_page, _show_server)
 
 
-@server.post("/update", response={200: ServerAnswer, REFUSALS: ErrorOut}, auth=TokenAuth("staff"))
+@server.post(
+    "/update",
+    response={200: ServerAnswer, REFUSALS: ErrorOut},
+    auth=TokenAuth("staff", permissions=("fleet.change_server",)),
+)
 def update_server(request: HttpRequest, data: ServerChange) -> dict[str, Any]:
     """Change a host. A new address changes its customers' maps at once."""
     target = get_object_or_404(Server, pk=data.server_id)
@@ -199,7 +215,11 @@ def update_server(request: HttpRequest, data: ServerChange) -> dict[str, Any]:
     return {"success": True, "server_id": target.pk}
 
 
-@server.post("/delete", response={200: ServerAnswer, REFUSALS: ErrorOut}, auth=TokenAuth("staff"))
+@server.post(
+    "/delete",
+    response={200: ServerAnswer, REFUSALS: ErrorOut},
+    auth=TokenAuth("staff", permissions=("fleet.delete_server",)),
+)
 def delete_server(request: HttpRequest, data: ServerRef) -> dict[str, Any]:
     """Delete a host. One that still carries relays is refused (409 `server_in_use`)."""
     target = get_object_or_404(Server, pk=data.server_id)

@@ -121,7 +121,11 @@ class ContainerQuery(PageQuery):
     status: RelayStatus | None = None
 
 
-@container.post("/allocate", response={200: ContainerAnswer, REFUSALS: ErrorOut}, auth=TokenAuth("staff"))
+@container.post(
+    "/allocate",
+    response={200: ContainerAnswer, REFUSALS: ErrorOut},
+    auth=TokenAuth("staff", permissions=("fleet.add_relay",)),
+)
 def allocate(request: HttpRequest, data: AllocateIn) -> dict[str, Any]:
     """Give a user a relay by hand. It has its place when this answers and runs soon after."""
     owner = User.objects.filter(pk=data.user_id).first()
@@ -139,7 +143,11 @@ def allocate(request: HttpRequest, data: AllocateIn) -> dict[str, Any]:
     return _container_answer(made.pk)
 
 
-@container.get("/list", response={200: ContainerPage, READ_REFUSALS: ErrorOut}, auth=TokenAuth("relays"))
+@container.get(
+    "/list",
+    response={200: ContainerPage, READ_REFUSALS: ErrorOut},
+    auth=TokenAuth("relays", everybody="fleet.view_relay"),
+)
 def list_containers(request: HttpRequest, query: Query[ContainerQuery]) -> dict[str, Any]:
     """Your relays; with the staff scope, everybody's. Released ones are left out."""
     found: QuerySet[Relay] = selectors.live_relays(whose(request, query.user_id))
@@ -150,7 +158,11 @@ def list_containers(request: HttpRequest, query: Query[ContainerQuery]) -> dict[
     return page(found, query.page, query.per_page, show_container)
 
 
-@container.post("/restart", response={200: ContainerAnswer, REFUSALS: ErrorOut}, auth=TokenAuth("staff"))
+@container.post(
+    "/restart",
+    response={200: ContainerAnswer, REFUSALS: ErrorOut},
+    auth=TokenAuth("staff", permissions=("fleet.change_relay",)),
+)
 def restart(request: HttpRequest, data: ContainerRef) -> dict[str, Any]:
     """Replace the relay's container by a fresh one: same identity, same port, sessions are cut."""
     target = get_object_or_404(Relay, pk=data.container_id)

@@ -334,6 +334,7 @@ class Migration(migrations.Migration):
                 ("error_code", models.CharField(blank=True, max_length=40, verbose_name="last error")),
                 ("error_detail", models.TextField(blank=True, verbose_name="error detail")),
                 ("error_since", models.DateTimeField(blank=True, null=True, verbose_name="in trouble since")),
+                ("containers", models.PositiveIntegerField(default=0, editable=False)),
                 ("pass_token", models.CharField(blank=True, editable=False, max_length=32)),
                 ("pass_until", models.DateTimeField(blank=True, editable=False, null=True)),
                 ("created_at", models.DateTimeField(auto_now_add=True, verbose_name="created")),

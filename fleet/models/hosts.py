@@ -72,6 +72,8 @@ class Server(models.Model):
     error_code = models.CharField(_("last error"), max_length=40, blank=True)
     error_detail = models.TextField(_("error detail"), blank=True)
     error_since = models.DateTimeField(_("in trouble since"), null=True, blank=True)
+    # The most containers of ours there may be: a pass writes it before it creates any. What left is gone at 0 only.
+    containers = models.PositiveIntegerField(default=0, editable=False)
     # Whoever holds the pass may reconcile this server until then; a dead worker's pass runs out by itself.
     pass_token = models.CharField(max_length=32, blank=True, editable=False)
     pass_until = models.DateTimeField(null=True, blank=True, editable=False)

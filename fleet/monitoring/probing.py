@@ -17,6 +17,8 @@ from fleet.services.events import relay_event
 
 PROBE_EVERY = timedelta(seconds=60)
 FAILURES_UNTIL_UNHEALTHY = 3
+START_GRACE = timedelta(seconds=10)
+"""For so long after its start a relay that does not answer is starting, not ill."""
 TIMEOUT_SECONDS = 5.0
 THREADS = 16
 
@@ -70,7 +72,7 @@ def _target(relay: Relay) -> Target:
 
 
 def keep(relay: Relay, result: ProbeResult) -> RelayHealth:
-    """Write the result down. Unhealthy takes several failures in a row, healthy one success."""
+    """Write the result down. Unhealthy takes several failures in a row after the start, healthy one success."""
     # Two probes of a new relay may end at once.
     health, _created = RelayHealth.objects.get_or_create(relay=relay)
     before = health.status
@@ -81,7 +83,7 @@ def keep(relay: Relay, result: ProbeResult) -> RelayHealth:
     health.error, health.checked_at = result.error, now()
     if result.healthy:
         health.status, health.failures, health.healthy_at = RelayHealth.Status.HEALTHY, 0, health.checked_at
-    else:
+    elif relay.started_at is None or now() - relay.started_at >= START_GRACE:
         health.failures += 1
         if health.failures >= FAILURES_UNTIL_UNHEALTHY:
             health.status = RelayHealth.Status.UNHEALTHY

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
@@ -15,6 +16,7 @@ from .plan import Action, Create, Reload, Remove, Start
 log = structlog.get_logger(__name__)
 
 THREADS = 8
+BEAT_SECONDS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,19 +29,34 @@ class Outcome:
 
 
 def carry_out(
-    actions: Sequence[Action], specs: dict[int, RelaySpec], open_runtime: Callable[[], Runtime]
+    actions: Sequence[Action],
+    specs: dict[int, RelaySpec],
+    open_runtime: Callable[[], Runtime],
+    beat: Callable[[], None],
 ) -> list[Outcome]:
     """Carry out the actions in no particular order, `THREADS` at a time. One that fails stops no other.
 
     `specs` has the full specification of every relay that is created, started or reloaded. Touches no database.
+    `beat` is called in the caller's thread every `BEAT_SECONDS` while the host takes its time.
     """
     if not actions:
         return []
     images = {specs[action.relay_id].image for action in actions if isinstance(action, Create)}
-    if images:
-        _ensure_images(images, open_runtime)
     with ThreadPoolExecutor(min(THREADS, len(actions)), thread_name_prefix="apply") as pool:
-        return list(pool.map(lambda action: _attempt(action, specs, open_runtime), actions))
+        if images:
+            loading = pool.submit(_ensure_images, images, open_runtime)
+            _wait([loading], beat)
+            loading.result()
+        futures = [pool.submit(_attempt, action, specs, open_runtime) for action in actions]
+        _wait(futures, beat)
+    return [future.result() for future in futures]
+
+
+def _wait(futures: Iterable[Future[Any]], beat: Callable[[], None]) -> None:
+    _done, pending = wait(futures, BEAT_SECONDS)
+    while pending:
+        beat()
+        _done, pending = wait(pending, BEAT_SECONDS)
 
 
 def _ensure_images(images: set[str], open_runtime: Callable[[], Runtime]) -> None:

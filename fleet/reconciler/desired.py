@@ -61,15 +61,21 @@ def digest_of(relay: Relay, image: str) -> str:
     Secrets are represented by what is public of them and changes with them (pin, hash), so that an idle pass
     over hundreds of relays decrypts nothing.
     """
-    body = [image, relay.pin, relay.admission_hash, *_public_args(relay), _admission_base(relay)]
+    body = [image, relay.pin, relay.admission_hash, *_public_args(relay), _bind_ip(relay), _admission_base(relay)]
     return hashlib.sha256(json.dumps(body).encode()).hexdigest()
+
+
+def _bind_ip(relay: Relay) -> str:
+    """The address on which the host publishes the relay's port; "" for all of them."""
+    assert relay.server is not None
+    return relay.server.ip if relay.server.is_loopback else ""
 
 
 def _public_args(relay: Relay) -> list[str]:
     server, port = relay.server, relay.port.number
     assert server is not None
     # In a container every address is its own; a process would open the host's, so a loopback server keeps to its own.
-    bind = server.ip if server.runtime == Server.Runtime.PROCESS and server.is_loopback else ""
+    bind = _bind_ip(relay) if server.runtime == Server.Runtime.PROCESS else ""
     return [
         *("-a", f"{bind}:{port}"),
         *("-http-port", "-1"),
@@ -123,5 +129,5 @@ def full_spec(relay: Relay) -> RelaySpec:
             RATE_FILE: rate_file(relay),
         },
         port=relay.port.number,
-        bind_ip=server.ip if server.is_loopback else "",
+        bind_ip=_bind_ip(relay),
     )

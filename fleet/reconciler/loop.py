@@ -13,14 +13,14 @@ from django.db.models import Q
 from derp_portal.lib.clock import now
 from fleet.engines import open_runtime
 from fleet.models import Outage, Relay, RelayEvent, Server
-from fleet.runtimes.base import Runtime, RuntimeFailure
+from fleet.runtimes.base import Rejected, RelaySpec, Runtime, RuntimeFailure
 from fleet.services.events import relay_event
 from fleet.services.outages import clear_trouble, note_trouble, open_outage_if_down
 from fleet.services.placement import change_port
 
 from .apply import Outcome, carry_out
 from .desired import SPEED_UNKNOWN, desired, full_spec, wanted_rows
-from .observe import list_containers, note_gone, note_observed, note_removed, note_seen
+from .observe import list_containers, note_containers, note_gone, note_observed, note_removed, note_seen
 from .plan import Action, Create, Reload, Remove, Start, plan
 
 log = structlog.get_logger(__name__)
@@ -48,7 +48,7 @@ def reconcile(server_id: int, *, runtime_for: Callable[[Server], Runtime] = open
     if not _claim(server_id, token):
         return PassResult(claimed=False)
     try:
-        return _pass(Server.objects.get(pk=server_id), runtime_for)
+        return _pass(Server.objects.get(pk=server_id), runtime_for, lambda: _renew(server_id, token))
     finally:
         Server.objects.filter(pk=server_id, pass_token=token).update(pass_token="", pass_until=None)
 
@@ -60,7 +60,14 @@ def _claim(server_id: int, token: str) -> bool:
     return bool(Server.objects.filter(free, pk=server_id).update(pass_token=token, pass_until=until))
 
 
-def _pass(server: Server, runtime_for: Callable[[Server], Runtime]) -> PassResult:
+def _renew(server_id: int, token: str) -> None:
+    """Keep the claim while the host takes its time: loading an image takes longer than a dead worker's claim stands."""
+    until = now() + timedelta(seconds=PASS_SECONDS)
+    if not Server.objects.filter(pk=server_id, pass_token=token).update(pass_until=until):
+        log.warning("claim_lost", server=server_id)
+
+
+def _pass(server: Server, runtime_for: Callable[[Server], Runtime], renew: Callable[[], None]) -> PassResult:
     runtime = runtime_for(server)
     try:
         # The listing comes before the rows are read: a container of a row that was committed in between would
@@ -72,14 +79,18 @@ def _pass(server: Server, runtime_for: Callable[[Server], Runtime]) -> PassResul
     finally:
         runtime.close()
     wanted, rows = desired(server)
-    note_seen(server, len(rows))
+    actions = _due(plan(wanted, observed), rows)
+    # Written before anything is created: a server that is deleted meanwhile must know of it.
+    containers = len(observed) + sum(isinstance(action, Create) for action in actions)
+    note_seen(server, containers)
     note_observed(rows.values(), observed)
     note_gone(server, rows, observed)
-    actions = _due(plan(wanted, observed), rows)
-    work = _Work(server, rows, lambda: runtime_for(server))
+    work = _Work(server, rows, lambda: runtime_for(server), renew)
     work.remove([action for action in actions if isinstance(action, Remove)])
     work.bring_up([action for action in actions if not isinstance(action, Remove)])
     _note_states(server, rows, work.result)
+    if work.removed:
+        note_containers(server, containers - work.removed)
     return work.result
 
 
@@ -100,16 +111,19 @@ class _Work:
     server: Server
     rows: dict[int, Relay]
     open_runtime: Callable[[], Runtime]
+    renew: Callable[[], None]
+    removed: int = 0
     result: PassResult = field(default_factory=PassResult)
     unremoved: set[Remove] = field(default_factory=set)
 
     def remove(self, actions: list[Remove]) -> None:
         """All removals, noted before any secret is read: a relay whose time is up stops even if no key decrypts."""
-        for outcome in carry_out(actions, {}, self.open_runtime):
+        for outcome in carry_out(actions, {}, self.open_runtime, self.renew):
             self.result.outcomes.append(outcome)
             if isinstance(outcome.action, Remove) and outcome.failure:
                 self.unremoved.add(outcome.action)
             elif not outcome.failure:
+                self.removed += 1
                 note_removed(self.server, outcome.action.relay_id, outcome.action.name)
 
     def bring_up(self, actions: list[Action]) -> None:
@@ -121,15 +135,28 @@ class _Work:
         # Read again with their secrets; the notes then speak of the rows that the host was told.
         fresh = {row.pk: row for row in wanted_rows(self.server.pk).filter(pk__in=[action.relay_id for action in due])}
         self.rows |= fresh
-        specs = {row.pk: full_spec(row) for row in fresh.values()}
+        specs = self._specs([action for action in due if action.relay_id in fresh])
         Relay.objects.filter(pk__in=specs).update(applied_speed=SPEED_UNKNOWN)
-        for outcome in carry_out([a for a in due if a.relay_id in specs], specs, self.open_runtime):
+        due = [action for action in due if action.relay_id in specs]
+        for outcome in carry_out(due, specs, self.open_runtime, self.renew):
             self.result.outcomes.append(outcome)
             relay = self.rows[outcome.action.relay_id]
             if outcome.failure is None:
                 _note_done(relay, outcome, self.result)
             else:
                 self._note_failed(relay, outcome.action, outcome.failure)
+
+    def _specs(self, actions: list[Action]) -> dict[int, RelaySpec]:
+        """What the host must be told, by relay; one whose secrets cannot be read is in trouble and stops no other."""
+        specs = {}
+        for action in actions:
+            relay = self.rows[action.relay_id]
+            try:
+                specs[relay.pk] = full_spec(relay)
+            except ValueError:
+                # Without the error's words: they may quote what should be a key.
+                self._note_failed(relay, action, Rejected("secret_unreadable"))
+        return specs
 
     def _note_failed(self, relay: Relay, action: Action, failure: RuntimeFailure) -> None:
         wait = RETRY_SECONDS[min(relay.tries, len(RETRY_SECONDS) - 1)]
@@ -150,9 +177,9 @@ def _note_done(relay: Relay, outcome: Outcome, result: PassResult) -> None:
     fields = ["tries", "next_try_at", "applied_speed"]
     if isinstance(outcome.action, Create | Start):
         relay.observed_state, relay.observed_generation = Relay.Observed.RUNNING, relay.generation
-        relay.observed_at = now()
+        relay.observed_at = relay.started_at = now()
         relay.container_id = outcome.container_id or relay.container_id
-        fields += ["observed_state", "observed_generation", "observed_at", "container_id"]
+        fields += ["observed_state", "observed_generation", "observed_at", "started_at", "container_id"]
         relay_event(relay, RelayEvent.Kind.STARTED)
         result.started.append(relay.pk)
     relay.save(update_fields=fields)

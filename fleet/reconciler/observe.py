@@ -42,16 +42,23 @@ def note_unseen(server: Server, failure: RuntimeFailure) -> None:
     )
 
 
-def note_seen(server: Server, carried: int) -> None:
-    """The host answered. `carried` is how many relays it should run."""
+def note_seen(server: Server, containers: int) -> None:
+    """The host answered. `containers` is how many of ours there may be from now on."""
+    carried = server.relays.filter(released_at=None).count()
     Server.objects.filter(pk=server.pk).update(
         status=Server.Status.HEALTHY,
         error_code="",
         error_detail="",
         error_since=None,
         last_seen_at=now(),
+        containers=containers,
         load=round(carried / server.max_relays, 4) if server.max_relays else 1.0,
     )
+
+
+def note_containers(server: Server, containers: int) -> None:
+    """At most so many containers of ours are on the host now."""
+    Server.objects.filter(pk=server.pk).update(containers=containers)
 
 
 def note_observed(rows: Iterable[Relay], observed: Iterable[Observed]) -> list[Relay]:
@@ -61,7 +68,8 @@ def note_observed(rows: Iterable[Relay], observed: Iterable[Observed]) -> list[R
     for relay in rows:
         container = by_name.get(relay.container_name)
         seen = (
-            (OBSERVED[container.state], relay.generation, container.id, container.started_at)
+            # A Docker engine's listing has no start times; then the moment at which we started it stands.
+            (OBSERVED[container.state], relay.generation, container.id, container.started_at or relay.started_at)
             if container
             else (Relay.Observed.ABSENT, 0, "", None)
         )

@@ -19,7 +19,7 @@ from fleet.selectors import derp_map_of, map_url_of
 
 from .events import relay_event
 from .outages import close_outage, note_trouble
-from .placement import NoPlace, place
+from .placement import NoPlace, candidates, place, sibling_addresses
 from .wake import wake_server
 
 CODE_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
@@ -129,6 +129,9 @@ def ensure_relays(*, group_id: int) -> list[Relay]:
 def _add_relay(group: RelayGroup, slot: int) -> Relay | None:
     """A new relay in that slot; None when it is a standby and there is no second place for it yet."""
     try:
+        if slot > 0:
+            # Asked before an identity is made, which takes its time.
+            candidates(group, apart_from=sibling_addresses(group.pk))
         with transaction.atomic():
             relay = _new_relay(group, slot)
             try:
@@ -150,12 +153,24 @@ def _try_to_place(relay: Relay, group: RelayGroup) -> None:
         note_trouble(relay, error.code)
 
 
+def _taken_region_ids(group: RelayGroup) -> set[int]:
+    """Ids the new relay should not have: those of its owner's maps, or of its own map alone once those run out.
+
+    A Headscale that polls two maps of one customer would let the later one replace the earlier.
+    """
+    of_owner = Relay.objects.filter(owner_id=group.owner_id, released_at=None)
+    taken = set(of_owner.values_list("region_id", flat=True))
+    if len(taken) <= REGION_ID_LAST - REGION_ID_FIRST:
+        return taken
+    return set(of_owner.filter(group=group).values_list("region_id", flat=True))
+
+
 def _new_relay(group: RelayGroup, slot: int) -> Relay:
     code = "r" + "".join(secrets.choice(CODE_ALPHABET) for _ in range(9))
     host_name = new_host_name(code)
     identity = make_identity(host_name)
     secret = new_secret()
-    used = set(group.relays.filter(released_at=None).values_list("region_id", flat=True))
+    used = _taken_region_ids(group)
     return Relay.objects.create(
         code=code,
         group=group,

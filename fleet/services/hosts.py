@@ -7,7 +7,7 @@ from typing import Any
 from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_noop
+from django.utils.translation import gettext_noop, ngettext
 
 from accounts.models import User
 from accounts.services import record
@@ -71,7 +71,8 @@ def update_server(*, server_id: int, actor: User | None, **changes: Any) -> Serv
     """Change a host; relays follow what changes (a new address changes their maps at once).
 
     Raises Server.DoesNotExist, ValidationError, PortalError `server_exists`, and PortalError `server_in_use` when the
-    runtime or the engine would change under relays, which would leave their containers behind with nobody to stop them.
+    runtime or the engine would change under relays or containers, which would leave containers behind with nobody to
+    stop them.
     """
     with transaction.atomic():
         server = Server.objects.select_for_update(no_key=True).get(pk=server_id)
@@ -82,6 +83,8 @@ def update_server(*, server_id: int, actor: User | None, **changes: Any) -> Serv
                 code="server_in_use",
                 status=409,
             )
+        if moved:
+            _check_nothing_left(server)
         changed = {name: value for name, value in changes.items() if name in CHANGEABLE}
         for name, value in changed.items():
             setattr(server, name, value)
@@ -105,19 +108,41 @@ def _check_ports(server: Server) -> None:
         )
 
 
+def _check_nothing_left(server: Server) -> None:
+    """Refuse while relays that left the server may still run there: nobody else would ever stop them."""
+    if server.containers:
+        raise PortalError(
+            _(
+                "Containers of relays that have left may still run on this server. "
+                "Wait until the portal has reached it and removed them; nothing was changed."
+            ),
+            code="server_in_use",
+            status=409,
+            containers=server.containers,
+        )
+
+
 def delete_server(*, server_id: int, actor: User | None) -> None:
-    """Delete an empty host. Raises Server.DoesNotExist, PortalError `server_in_use` while it carries relays."""
+    """Delete an empty host.
+
+    Raises Server.DoesNotExist, PortalError `server_in_use` while it carries relays or may still run what left it.
+    """
     with transaction.atomic():
         server = Server.objects.select_for_update().get(pk=server_id)
         carried = server.relays.filter(released_at=None).count()
         if carried:
             raise PortalError(
-                _("This server still carries %(count)s relays. Move them first; nothing was deleted.")
+                ngettext(
+                    "This server still carries %(count)s relay. Move it first; nothing was deleted.",
+                    "This server still carries %(count)s relays. Move them first; nothing was deleted.",
+                    carried,
+                )
                 % {"count": carried},
                 code="server_in_use",
                 status=409,
                 relays=carried,
             )
+        _check_nothing_left(server)
         record(actor=actor, event="server.deleted", target=server)
         # Released relays keep their history; only the place they had is forgotten.
         server.relays.update(server=None)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+
 from django.db import transaction
 
 from derp_portal.lib.clock import now
 from fleet.models import Outage, Relay, RelayEvent, RelayGroup, Wanted
 
 from .events import relay_event
+
+BLIP = timedelta(minutes=1)
+"""An outage shorter than this is a restart's length, and nobody makes up for it."""
+SAME_OUTAGE = timedelta(minutes=5)
+"""A blip that is over for no longer than this goes on when the group falls again: a crash loop is one outage."""
 
 
 def note_trouble(relay: Relay, code: str, detail: str = "") -> None:
@@ -37,17 +44,31 @@ def clear_trouble(relay: Relay) -> None:
 
 
 def open_outage_if_down(group_id: int, cause: str) -> Outage | None:
-    """Stop the group's clock unless one of its relays runs, or it should not run anyway."""
+    """Stop the group's clock unless one of its relays runs, or it should not run anyway.
+
+    A blip of a moment ago is taken up again instead of another one begun, or a relay that falls every minute would
+    cost its owner all the time between and owe him nothing.
+    """
     with transaction.atomic():
         group = RelayGroup.objects.select_for_update(no_key=True).get(pk=group_id)
         if group.wanted != Wanted.RUNNING or group.run_until <= now():
             return None
         if any(relay.is_running and not relay.trouble_code for relay in group.relays.filter(released_at=None)):
             return None
-        outage, _created = Outage.objects.get_or_create(
-            group=group, ended_at=None, defaults={"cause": cause, "started_at": now()}
-        )
-        return outage
+        last = group.outages.order_by("-id").first()
+        if last and last.ended_at is None:
+            return last
+        if last and last.ended_at and _is_fresh_blip(last.started_at, last.ended_at):
+            group.run_until -= last.ended_at - last.started_at
+            group.save(update_fields=["run_until"])
+            last.ended_at = None
+            last.save(update_fields=["ended_at"])
+            return last
+        return Outage.objects.create(group=group, cause=cause, started_at=now())
+
+
+def _is_fresh_blip(started_at: datetime, ended_at: datetime) -> bool:
+    return ended_at - started_at < BLIP and now() - ended_at < SAME_OUTAGE
 
 
 def close_outage(group: RelayGroup) -> Outage | None:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 from django.db import IntegrityError, transaction
-from django.db.models import Count, F, Q
-from django.db.models.functions import NullIf
 
 from derp_portal.lib.clock import now
 from fleet.models import Port, Relay, RelayEvent, RelayGroup, Server
+from fleet.selectors import open_servers
 
 from .events import relay_event
 from .wake import wake_server
@@ -27,21 +26,16 @@ class NoPlace(Exception):
     code: str
 
 
-def candidates(group: RelayGroup, *, apart_from: set[str]) -> Sequence[Server]:
-    """Servers that may take a relay of `group`, best first. `apart_from` holds addresses of its siblings.
+def candidates(group: RelayGroup, *, apart_from: Collection[str]) -> Sequence[Server]:
+    """Servers that may take a relay of `group`, best first; none with an address in `apart_from`.
 
     Raises NoPlace when there is none.
     """
-    servers = Server.objects.filter(is_enabled=True, status=Server.Status.HEALTHY).exclude(ip__in=apart_from)
+    servers = open_servers().exclude(ip__in=apart_from)
     region_ids = list(group.regions.values_list("id", flat=True))
     if region_ids:
         servers = servers.filter(region_id__in=region_ids)
-    ranked = list(
-        servers.annotate(carried=Count("relays", filter=Q(relays__released_at=None)))
-        # PostgreSQL refuses to divide by zero, and a server may be set to take none.
-        .annotate(share=F("carried") * 1.0 / NullIf(F("max_relays"), 0))
-        .order_by("share", "id")
-    )
+    ranked = list(servers.order_by("share", "id"))
     if not ranked:
         raise NoPlace("no_server")
     with_room = [server for server in ranked if server.carried < server.max_relays]
@@ -50,15 +44,25 @@ def candidates(group: RelayGroup, *, apart_from: set[str]) -> Sequence[Server]:
     return with_room
 
 
-def place(relay: Relay, *, on: Server | None = None) -> Server:
+def sibling_addresses(group_id: int, *, besides: int = 0) -> set[str]:
+    """Where the group's relays are, but for relay `besides`: two on one address would fall together."""
+    siblings = Relay.objects.filter(group_id=group_id, released_at=None, server__isnull=False).exclude(pk=besides)
+    return set(siblings.values_list("server__ip", flat=True))
+
+
+def place(relay: Relay, *, on: Server | None = None, apart_from: Collection[str] = ()) -> Server:
     """Give the relay a server and a port, and wake that server. Call with the group's row locked.
 
-    `on` names the server instead of searching. Raises NoPlace and leaves the relay as it was.
+    `on` names the server instead of searching; in any region, but it must be open and none of its siblings'. The
+    search also leaves out addresses in `apart_from`. Raises NoPlace and leaves the relay as it was.
     """
-    siblings = Relay.objects.filter(group_id=relay.group_id, released_at=None, server__isnull=False)
-    apart_from = set(siblings.exclude(pk=relay.pk).values_list("server__ip", flat=True))
-    reason = NoPlace("no_room")
-    for server in [on] if on else candidates(relay.group, apart_from=apart_from):
+    siblings = sibling_addresses(relay.group_id, besides=relay.pk)
+    if on is None:
+        found = candidates(relay.group, apart_from=siblings | set(apart_from))
+    else:
+        found = list(open_servers().filter(pk=on.pk).exclude(ip__in=siblings))
+    reason = NoPlace("no_room" if found else "no_server")
+    for server in found:
         try:
             with transaction.atomic():
                 locked = Server.objects.select_for_update(no_key=True).get(pk=server.pk)

@@ -18,7 +18,7 @@ from fleet.words import trouble
 
 from .events import relay_event
 from .groups import GroupTerms, create_group, release_group, release_one
-from .placement import NoPlace, candidates, place
+from .placement import NoPlace, place
 from .wake import wake_server
 
 
@@ -62,9 +62,7 @@ def move_relay(*, relay_id: int, server_id: int | None, actor: User | None) -> R
         try:
             relay.generation += 1
             relay.save(update_fields=["generation"])
-            if target is None and old:
-                target = _best_other(relay)
-            place(relay, on=target)
+            place(relay, on=target, apart_from={relay.server.ip} if relay.server else ())
         except NoPlace as error:
             raise PortalError(trouble(error.code), code="no_place", status=409, reason=error.code) from error
         relay.observed_state = Relay.Observed.UNKNOWN
@@ -74,12 +72,6 @@ def move_relay(*, relay_id: int, server_id: int | None, actor: User | None) -> R
         if old:
             wake_server(old)
     return relay
-
-
-def _best_other(relay: Relay) -> Server:
-    here = {relay.server.ip} if relay.server else set()
-    siblings = relay.group.relays.filter(released_at=None, server__isnull=False).exclude(pk=relay.pk)
-    return candidates(relay.group, apart_from=here | set(siblings.values_list("server__ip", flat=True)))[0]
 
 
 def allocate(*, owner: User, server: Server | None, run_until: datetime, actor: User) -> Relay:

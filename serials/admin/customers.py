@@ -7,7 +7,6 @@ from typing import Any
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
-from django.urls import URLPattern, path
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 from unfold.decorators import action
@@ -19,7 +18,7 @@ from derp_portal.lib.asking import Question, act, data_of
 from fleet.admin.base import actor, change_url
 from serials import services
 from serials.models import Lease
-from serials.services.leases import lease_to_renew
+from serials.services.leases import groups_by_hand, lease_to_renew
 
 from .forms import CloseAccountForm, RenewUserForm
 from .leases import named
@@ -43,15 +42,6 @@ class CustomerAdmin(UserAdmin):
         if object_id.isdecimal() and request.user.has_perm("serials.view_lease"):
             leases = Lease.objects.filter(user_id=int(object_id))
         return super().change_view(request, object_id, form_url, {**(extra_context or {}), "leases": leases})
-
-    def get_urls(self) -> list[URLPattern]:
-        """The two pages also by the names other rooms link to."""
-        pages = (("renew", "serials_renew_user", self.renew), ("close", "serials_close_account", self.close_account))
-        named_pages = [
-            path(f"<path:object_id>/{address}/", self.admin_site.admin_view(view), name=name)
-            for address, name, view in pages
-        ]
-        return [*named_pages, *super().get_urls()]
 
     def has_grant_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
         """What changes leases needs the right to change leases, and this page's own."""
@@ -109,6 +99,7 @@ class CustomerAdmin(UserAdmin):
         user = self._customer(request, object_id)
         form = CloseAccountForm(data_of(request), user=user)
         active = Lease.objects.filter(user=user, status=Lease.Status.ACTIVE).count()
+        by_hand = groups_by_hand(user.pk).count()
 
         def do() -> str:
             services.close_account(user_id=user.pk, actor=actor(request))
@@ -119,10 +110,16 @@ class CustomerAdmin(UserAdmin):
             "%(count)d active leases end now and their relays stop; the days left are lost.",
             active,
         )
+        released = ngettext(
+            "%(count)d relay given by hand is released for good.",
+            "%(count)d relays given by hand are released for good.",
+            by_hand,
+        )
         question = Question(
             title=_("Close the account of %(user)s?") % {"user": user},
             lines=[
                 ends % {"count": active},
+                *([released % {"count": by_hand}] if by_hand else []),
                 _("Nobody can log in with it any more, its API tokens are revoked and its sessions end."),
                 _("What happened until now stays in the history."),
             ],

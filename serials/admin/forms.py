@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from django import forms
 from django.conf import settings
+from django.core.validators import MaxValueValidator
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from unfold.widgets import (
@@ -18,8 +19,8 @@ from unfold.widgets import (
 )
 
 from accounts.models import User
-from derp_portal.lib.clock import end_of_day
-from serials.models import LONGEST_DAYS, Plan
+from derp_portal.lib.clock import FURTHEST, end_of_day
+from serials.models import LONGEST_DAYS, Lease, Plan
 from serials.services.numbers import MOST_AT_ONCE
 
 
@@ -27,6 +28,7 @@ class LastDayField(forms.DateField):
     """A day that counts to its end in the operator's zone; cleans to that moment."""
 
     widget = UnfoldAdminDateWidget
+    default_validators = [MaxValueValidator(FURTHEST.date() - timedelta(days=1))]
 
     def clean(self, value: Any) -> datetime | None:
         """The end of the day, None for none."""
@@ -79,6 +81,14 @@ class RenewForm(forms.Form):
     def __init__(self, data: Any = None) -> None:
         super().__init__(data)
         self.fields["until"].help_text = _until_midnight()
+
+
+class NoticeForm(forms.Form):
+    """Which of the mails about a lease."""
+
+    kind = forms.ChoiceField(
+        label=gettext_lazy("What it says"), choices=Lease.Notice.choices, widget=UnfoldAdminSelectWidget
+    )
 
 
 class RenewUserForm(RenewForm):

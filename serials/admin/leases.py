@@ -22,7 +22,7 @@ from serials import services
 from serials.models import Binding, Lease, LeaseTerm, Plan, Reminder
 from serials.services.terms import KEEP_PLACE
 
-from .forms import RenewForm
+from .forms import NoticeForm, RenewForm
 
 STATUS_COLOURS: dict[str, str] = {
     Lease.Status.ACTIVE: "success",
@@ -99,13 +99,14 @@ class LeaseAdmin(HistoryAdmin):
     list_filter = ("status", EndsSoon, CurrentPlan)
     list_select_related = ("user",)
     search_fields = ("name", "user__username", "user__email", "relay_group__relays__code")
-    actions_detail = ("renew", "end")
+    actions_detail = ("renew", "notify", "end")
     inlines = (TermInline, ReminderInline)
     change_form_outer_after_template = "admin/serials/lease_bindings.html"
     fields = (
         ("show_user", "name", "show_status"),
         ("show_plan", "show_relays"),
-        ("started_at", "ends_at", "renewed_at"),
+        ("started_at", "ends_at"),
+        ("renewed_at", "renewed_to", "active_since"),
         ("ended_at", "end_reason", "released_at"),
     )
     readonly_fields = ("show_user", "show_status", "show_plan", "show_relays")
@@ -187,6 +188,29 @@ class LeaseAdmin(HistoryAdmin):
         )
         return act(self, request, question, do)
 
+    @action(description=gettext_lazy("Send a notice"), url_path="notify", icon="mail", permissions=["act"])
+    def notify(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
+        """One of the mails about the lease, once more."""
+        lease: Lease = self.row_or_404(request, object_id)
+        form = NoticeForm(data_of(request))
+
+        def do() -> str:
+            kind = Lease.Notice(form.cleaned_data["kind"])
+            services.send_notice(lease_id=lease.pk, kind=kind, actor=actor(request))
+            return _("The notice to %(user)s is on its way.") % named(lease)
+
+        question = Question(
+            title=_("Send %(user)s a notice about %(lease)s") % named(lease),
+            lines=[
+                _("It runs until %(end)s.") % named(lease),
+                _("The e-mail goes out now; the reminders that are sent by themselves are not affected."),
+            ],
+            form=form,
+            button=_("Send"),
+            back=change_url(lease),
+        )
+        return act(self, request, question, do)
+
     @action(
         description=gettext_lazy("End now"),
         url_path="end",
@@ -199,7 +223,7 @@ class LeaseAdmin(HistoryAdmin):
         lease: Any = self.row_or_404(request, object_id)
 
         def do() -> str:
-            services.end_lease(lease_id=lease.pk, reason="ended_by_staff", actor=actor(request))
+            services.end_lease(lease_id=lease.pk, reason=Lease.EndReason.STAFF, actor=actor(request))
             return _("%(lease)s of %(user)s has ended.") % named(lease)
 
         question = Question(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin, messages
-from django.db.models import Count, Q, QuerySet
+from django.db.models import BooleanField, Count, Q, QuerySet, Value
 from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import redirect
 from django.utils.translation import gettext as _
@@ -159,9 +159,10 @@ class SerialNumberAdmin(HistoryAdmin):
     readonly_fields = ("show_code", "show_status", "show_lease")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[SerialNumber]:
-        """With what the pages name."""
+        """With what the pages name, and whether this reader may read codes that are still worth something."""
         queryset: QuerySet[SerialNumber] = super().get_queryset(request)
-        return queryset.select_related("plan", "user", "batch__plan", "term__lease")
+        with_names = queryset.select_related("plan", "user", "batch__plan", "term__lease")
+        return with_names.annotate(may_read=Value(self.has_act_permission(request), BooleanField()))
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
@@ -172,12 +173,16 @@ class SerialNumberAdmin(HistoryAdmin):
         people = Q(user__username__icontains=search_term.strip()) | Q(user__email__icontains=search_term.strip())
         code = canonical(search_term)
         codes = Q(code__startswith=code) | Q(code__endswith=code) if code else Q()
+        if code and not self.has_act_permission(request):
+            # Or a hidden code could be found out letter by letter.
+            codes = Q(code=code) | codes & ~Q(status=SerialNumber.Status.UNUSED)
         return queryset.filter(people | codes), False
 
     @display(description=gettext_lazy("code"), ordering="code")
-    def show_code(self, serial: SerialNumber) -> str:
-        """In groups of four."""
-        return grouped(serial.code)
+    def show_code(self, serial: Any) -> str:
+        """In groups of four. An unused one is money: whole only for those who could export it, which is audited."""
+        is_hidden = serial.status == SerialNumber.Status.UNUSED and not serial.may_read
+        return str(serial) if is_hidden else grouped(serial.code)
 
     @display(description=gettext_lazy("status"), ordering="status")
     def show_status(self, serial: SerialNumber) -> str:

@@ -7,6 +7,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from unfold.decorators import display
 
+from derp_portal.lib.units import megabits
 from fleet.admin.base import EditableAdmin, size
 from serials.models import Plan
 
@@ -38,7 +39,7 @@ class PlanAdmin(EditableAdmin):
     @display(description=gettext_lazy("speed limit"), ordering="speed_bytes_per_second")
     def show_speed(self, plan: Plan) -> str:
         """For each device."""
-        return f"{size(plan.speed_bytes_per_second)}/s" if plan.speed_bytes_per_second else _("no limit")
+        return megabits(plan.speed_bytes_per_second) if plan.speed_bytes_per_second else _("no limit")
 
     @display(description=gettext_lazy("traffic quota"), ordering="quota_bytes")
     def show_quota(self, plan: Plan) -> str:

@@ -13,7 +13,7 @@ from pydantic import model_validator
 
 from accounts import ratelimit, request_ip
 from accounts.apikit import ErrorOut, Moment, Ok, PageOut, PageQuery, TokenAuth, page, reader_of
-from accounts.models import User
+from accounts.selectors import user_by_id
 from derp_portal.lib.errors import PortalError
 from fleet.api import READ_REFUSALS, REFUSALS, RelayBrief, relay_brief, whose
 from serials import services
@@ -63,7 +63,7 @@ class LeaseOut(Schema):
     started_at: datetime
     expires_at: datetime
     ended_at: datetime | None
-    end_reason: str
+    end_reason: Lease.EndReason | None = Field(description="null while it is active.")
     plan: str | None = Field(description="Code of the plan in force now.")
     terms: list[TermOut] = Field(description="The current term and those to come.")
     relays: list[RelayBrief]
@@ -83,10 +83,23 @@ class LeaseQuery(PageQuery):
 
 
 class LeaseEnd(Schema):
-    """Which lease ends now, and why."""
+    """Which lease ends now."""
 
     lease_id: int
-    reason: str = Field("staff", max_length=40, description="Kept with the lease.", examples=["refunded"])
+    note: str = Field("", max_length=200, description="Why; kept in the audit trail.", examples=["refunded"])
+
+
+class NoticeIn(Schema):
+    """Which lease the customer is told about, and what."""
+
+    lease_id: int
+    kind: Lease.Notice
+
+
+class NoticeOut(Ok):
+    """The mail that is on its way."""
+
+    notification_id: int
 
 
 class LeaseAnswer(Ok):
@@ -123,7 +136,11 @@ def list_plans(request: HttpRequest, query: Query[PageQuery]) -> dict[str, Any]:
     return page(public_plans(), query.page, query.per_page, _show_plan)
 
 
-@lease.get("/list", response={200: LeasePage, READ_REFUSALS: ErrorOut}, auth=TokenAuth("serials"))
+@lease.get(
+    "/list",
+    response={200: LeasePage, READ_REFUSALS: ErrorOut},
+    auth=TokenAuth("serials", everybody="serials.view_lease"),
+)
 def list_leases(request: HttpRequest, query: Query[LeaseQuery]) -> dict[str, Any]:
     """Your leases, ended ones included; with the staff scope, everybody's."""
     found = leases_in_full(whose(request, query.user_id))
@@ -132,20 +149,39 @@ def list_leases(request: HttpRequest, query: Query[LeaseQuery]) -> dict[str, Any
     return page(found, query.page, query.per_page, show_lease)
 
 
-@lease.post("/end", response={200: LeaseAnswer, REFUSALS: ErrorOut}, auth=TokenAuth("staff"))
+@lease.post(
+    "/end",
+    response={200: LeaseAnswer, REFUSALS: ErrorOut},
+    auth=TokenAuth("staff", permissions=("serials.change_lease",)),
+)
 def end(request: HttpRequest, data: LeaseEnd) -> dict[str, Any]:
     """End a lease now: its relays stop, their place stays reserved for 14 days. Ending twice is fine."""
     target = get_object_or_404(Lease, pk=data.lease_id)
-    services.end_lease(lease_id=target.pk, reason=data.reason, actor=reader_of(request))
+    reason = Lease.EndReason.STAFF
+    services.end_lease(lease_id=target.pk, reason=reason, note=data.note, actor=reader_of(request))
     return {"success": True, "lease": show_lease(leases_in_full(None).get(pk=target.pk))}
 
 
-@renewal.post("/renew", response={200: RenewOut, REFUSALS: ErrorOut}, auth=TokenAuth("staff"))
+@lease.post(
+    "/notify",
+    response={200: NoticeOut, REFUSALS: ErrorOut},
+    auth=TokenAuth("staff", permissions=("serials.change_lease",)),
+)
+def notify(request: HttpRequest, data: NoticeIn) -> dict[str, Any]:
+    """Tell the customer now, by mail, that the lease ends soon or is renewed. An ended one: 409 `lease_ended`."""
+    target = get_object_or_404(Lease, pk=data.lease_id)
+    sent = services.send_notice(lease_id=target.pk, kind=data.kind, actor=reader_of(request))
+    return {"success": True, "notification_id": sent.pk}
+
+
+@renewal.post(
+    "/renew",
+    response={200: RenewOut, REFUSALS: ErrorOut},
+    auth=TokenAuth("staff", permissions=("accounts.change_user", "serials.change_lease")),
+)
 def renew(request: HttpRequest, data: RenewIn) -> dict[str, Any]:
     """Let a user's lease run until a chosen day; they are told by mail. Never shortens it (409 `date_too_early`)."""
-    owner = User.objects.filter(pk=data.user_id).first()
-    if owner is None:
-        raise PortalError(_("There is no such user."), code="not_found", status=404)
+    owner = user_by_id(data.user_id)
     until = data.until or data.end_date
     assert until is not None  # The schema asks for one of them.
     chosen = plan_named(data.plan) if data.plan else None
@@ -174,7 +210,7 @@ def show_lease(one: Lease) -> dict[str, Any]:
         "started_at": one.started_at,
         "expires_at": one.ends_at,
         "ended_at": one.ended_at,
-        "end_reason": one.end_reason,
+        "end_reason": one.end_reason or None,
         "plan": card.current.plan.code if card.current else None,
         "terms": [
             {

@@ -20,7 +20,8 @@ from serials.codes import canonical, grouped
 from serials.models import LONGEST_DAYS, Lease, SerialBatch, SerialNumber
 from serials.selectors import lease_card, leases_in_full, lookup_serials, serials_of
 from serials.services.activation import Effect
-from serials.services.numbers import MOST_AT_ONCE, find_serial, limit_attempts
+from serials.services.attempts import count_refusal, refuse_guessers, watched_look
+from serials.services.numbers import MOST_AT_ONCE, find_serial
 
 from .leases import plan_named
 
@@ -176,7 +177,11 @@ class VerifyOut(Ok):
     reason: str
 
 
-@serial.post("/generate", response={200: GenerateOut, REFUSALS: ErrorOut}, auth=TokenAuth("staff"))
+@serial.post(
+    "/generate",
+    response={200: GenerateOut, REFUSALS: ErrorOut},
+    auth=TokenAuth("staff", permissions=("serials.change_serialbatch",)),
+)
 def generate(request: HttpRequest, data: GenerateIn) -> dict[str, Any]:
     """Make serials, up to 100,000 at once."""
     batch = services.generate(
@@ -223,20 +228,28 @@ def preview(request: HttpRequest, data: CodeIn) -> dict[str, Any]:
     }
 
 
-@serial.get("/status", response={200: StatusOut, REDEEM_REFUSALS: ErrorOut}, auth=TokenAuth("serials"))
+@serial.get(
+    "/status",
+    response={200: StatusOut, REDEEM_REFUSALS: ErrorOut},
+    auth=TokenAuth("serials", everybody="serials.view_serialnumber"),
+)
 def status(request: HttpRequest, query: Query[CodeIn]) -> dict[str, Any]:
-    """Whether a serial can be redeemed. Who redeemed it, and staff, see all of it; for others attempts are counted."""
+    """Whether a serial can be redeemed. Who redeemed it, and staff, see all of it; for others failures are counted."""
     reader = reader_of(request)
     visible = serials_of(None if sees_everybody(request) else reader)
     own = visible.filter(code=canonical(query.code)).first()
     if own is not None:
         return {"success": True, "serial": _show_serial(own)}
-    limit_attempts(user=reader, ip=request_ip.current())
-    found = find_serial(query.code)
+    with watched_look(user=reader, ip=request_ip.current()):
+        found = find_serial(query.code)
     return {"success": True, "serial": {"code": grouped(found.code), "status": found.status}}
 
 
-@serial.get("/list", response={200: SerialPage, READ_REFUSALS: ErrorOut}, auth=TokenAuth("serials"))
+@serial.get(
+    "/list",
+    response={200: SerialPage, READ_REFUSALS: ErrorOut},
+    auth=TokenAuth("serials", everybody="serials.change_serialnumber"),
+)
 def list_serials(request: HttpRequest, query: Query[SerialQuery]) -> dict[str, Any]:
     """The serials you redeemed; with the staff scope, all there are."""
     found = serials_of(whose(request, query.user_id))
@@ -251,7 +264,11 @@ def list_serials(request: HttpRequest, query: Query[SerialQuery]) -> dict[str, A
     return page(found, query.page, query.per_page, _show_serial)
 
 
-@serial.post("/revoke", response={200: RevokeOut, REFUSALS: ErrorOut}, auth=TokenAuth("staff"))
+@serial.post(
+    "/revoke",
+    response={200: RevokeOut, REFUSALS: ErrorOut},
+    auth=TokenAuth("staff", permissions=("serials.change_serialnumber",)),
+)
 def revoke(request: HttpRequest, data: RevokeIn) -> dict[str, Any]:
     """Make unused serials worthless. A code nobody knows is refused (404 `serial_unknown`), and nothing changes."""
     if data.batch_id is not None:
@@ -261,20 +278,27 @@ def revoke(request: HttpRequest, data: RevokeIn) -> dict[str, Any]:
     return {"success": True, "revoked": services.revoke_serials(serials=ids, actor=reader_of(request))}
 
 
-@serial.post("/verify", response={200: VerifyOut, REDEEM_REFUSALS: ErrorOut}, auth=TokenAuth("serials"))
+@serial.post(
+    "/verify",
+    response={200: VerifyOut, REDEEM_REFUSALS: ErrorOut},
+    auth=TokenAuth("serials", everybody="serials.view_serialnumber"),
+)
 def verify(request: HttpRequest, data: VerifyIn) -> dict[str, Any]:
     """Check a binding: serial, user and, if named, relay and server."""
     reader = reader_of(request)
-    if not sees_everybody(request):
+    is_watched = not sees_everybody(request)
+    if is_watched:
         if data.user_id not in (None, reader.pk):
             raise Http404
-        limit_attempts(user=reader, ip=request_ip.current())
+        refuse_guessers(user=reader, ip=request_ip.current())
     verdict = services.verify_binding(
         code=data.code,
         user_id=reader.pk if data.user_id is None else data.user_id,
         relay_code=data.relay,
         server_id=data.server_id,
     )
+    if is_watched and not verdict.valid:
+        count_refusal(user=reader, ip=request_ip.current())
     return {"success": True, "valid": verdict.valid, "reason": verdict.reason}
 
 

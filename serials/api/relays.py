@@ -46,7 +46,11 @@ class ReleaseOut(Ok):
     container_id: int
 
 
-@acl.get("/derpmap", response={200: DerpMapOut, REFUSALS | {400, 503}: ErrorOut}, auth=TokenAuth("relays"))
+@acl.get(
+    "/derpmap",
+    response={200: DerpMapOut, REFUSALS | {400, 503}: ErrorOut},
+    auth=TokenAuth("relays", everybody="fleet.change_relaygroup"),
+)
 def derp_map_of_lease(request: HttpRequest, query: Query[DerpMapQuery]) -> dict[str, Any]:
     """The map that makes Tailscale or Headscale use your relays. With several leases, say which."""
     group = _group(request, query)
@@ -67,7 +71,11 @@ def derp_map_of_lease(request: HttpRequest, query: Query[DerpMapQuery]) -> dict[
     }
 
 
-@release.post("/release", response={200: ReleaseOut, REFUSALS: ErrorOut}, auth=TokenAuth("staff"))
+@release.post(
+    "/release",
+    response={200: ReleaseOut, REFUSALS: ErrorOut},
+    auth=TokenAuth("staff", permissions=("fleet.change_relay",)),
+)
 def release_container(request: HttpRequest, data: ContainerRef) -> dict[str, Any]:
     """Let a relay go for good: container, port and identity. One of a running lease is refused (`lease_active`)."""
     target = get_object_or_404(Relay, pk=data.container_id)

@@ -32,8 +32,34 @@ class Migration(migrations.Migration):
                 ("started_at", models.DateTimeField(verbose_name="from")),
                 ("ends_at", models.DateTimeField(help_text="The end of its last term.", verbose_name="to")),
                 ("renewed_at", models.DateTimeField(verbose_name="last renewed")),
+                (
+                    "renewed_to",
+                    models.DateTimeField(
+                        help_text="The end its last renewal gave; what made up for an outage came on top.",
+                        verbose_name="renewed to",
+                    ),
+                ),
+                (
+                    "active_since",
+                    models.DateTimeField(
+                        help_text="When it began, or came back to life after it had ended.",
+                        verbose_name="active since",
+                    ),
+                ),
                 ("ended_at", models.DateTimeField(blank=True, null=True, verbose_name="ended")),
-                ("end_reason", models.CharField(blank=True, max_length=40, verbose_name="why it ended")),
+                (
+                    "end_reason",
+                    models.CharField(
+                        blank=True,
+                        choices=[
+                            ("expired", "its time was up"),
+                            ("staff", "ended by staff"),
+                            ("account_closed", "the account was closed"),
+                        ],
+                        max_length=14,
+                        verbose_name="why it ended",
+                    ),
+                ),
                 ("released_at", models.DateTimeField(blank=True, null=True, verbose_name="place released")),
                 ("created_at", models.DateTimeField(auto_now_add=True, verbose_name="created")),
                 (

@@ -2,6 +2,7 @@
 
 from .activation import How, activate, preview
 from .leases import close_account, end_lease, release_relay, rename_lease, renew_lease, renew_user
+from .notices import send_notice
 from .numbers import generate, revoke_serials
 from .sweeps import (
     advance_terms,
@@ -30,6 +31,7 @@ __all__ = [
     "renew_lease",
     "renew_user",
     "revoke_serials",
+    "send_notice",
     "send_reminders",
     "verify_binding",
 ]

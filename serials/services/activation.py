@@ -15,8 +15,9 @@ from derp_portal.lib.clock import days, now
 from derp_portal.lib.errors import PortalError
 from serials.models import Lease, LeaseTerm, Plan, SerialNumber
 
-from .leases import open_lease, tell_renewed
-from .numbers import check_redeemable, find_serial, limit_attempts
+from .attempts import watched_look
+from .leases import open_lease, tell_renewed, usable_leases
+from .numbers import check_redeemable, find_serial
 from .terms import append_term, close_terms, end_of_queue, open_terms
 
 
@@ -53,9 +54,9 @@ def preview(*, user: User, code: str, ip: str | None = None) -> tuple[SerialNumb
 
     Raises RateLimited and SerialRefused as `activate` would.
     """
-    limit_attempts(user=user, ip=ip)
-    serial = find_serial(code)
-    check_redeemable(serial, by=user)
+    with watched_look(user=user, ip=ip):
+        serial = find_serial(code)
+        check_redeemable(serial, by=user)
     duration = days(serial.duration_days)
     effects: list[Effect] = []
     for lease in usable_leases(user):
@@ -68,12 +69,6 @@ def preview(*, user: User, code: str, ip: str | None = None) -> tuple[SerialNumb
             effects.append(Effect(How.CONVERT, lease, now(), now() + duration + converted, True, converted))
     effects.append(Effect(How.NEW, None, now(), now() + duration))
     return serial, effects
-
-
-def usable_leases(user: User) -> list[Lease]:
-    """Leases a serial can go to: active ones, and ended ones whose place is still reserved; the default first."""
-    leases = Lease.objects.filter(user=user, released_at=None, relay_group__released_at=None)
-    return sorted(leases, key=lambda lease: (not lease.is_active, -lease.ends_at.timestamp(), lease.pk))
 
 
 def converted_time(terms: list[LeaseTerm], plan: Plan) -> timedelta:
@@ -102,8 +97,7 @@ def activate(
     Without `lease_id` the days go to the default lease of `usable_leases`, or to a new one if there is none. Raises
     RateLimited, SerialRefused (`serial_*`), PortalError `lease_not_found`; then nothing has changed.
     """
-    limit_attempts(user=user, ip=ip)
-    with transaction.atomic():
+    with watched_look(user=user, ip=ip), transaction.atomic():
         owner = User.objects.select_for_update(no_key=True).get(pk=user.pk)
         serial = find_serial(code, lock=True)
         check_redeemable(serial, by=owner)

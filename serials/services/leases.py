@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
 from accounts.models import User
 from accounts.services import deactivate_user, notify, record
-from derp_portal.lib.clock import now
+from derp_portal.lib.clock import FURTHEST, now
 from derp_portal.lib.errors import PortalError
 from fleet import services as fleet
+from fleet.models import RelayGroup
 from fleet.services import create_group
 from fleet.services.groups import GroupTerms
 from serials.models import Lease, LeaseTerm, Plan
 
+from .notices import mail_renewed
 from .terms import append_term, close_terms, end_of_queue, follow, last_term
 
 DEFAULT_NAME = gettext_noop("My relay")
@@ -45,7 +49,14 @@ def open_lease(*, user: User, name: str, plan: Plan, actor: User | None) -> Leas
     terms = GroupTerms(relay_count=plan.relay_count, region_ids=tuple(plan.regions.values_list("id", flat=True)))
     group = create_group(owner=user, label=name[:60], run_until=moment, terms=terms, actor=actor)
     return Lease.objects.create(
-        user=user, name=name[:60], started_at=moment, ends_at=moment, renewed_at=moment, relay_group=group
+        user=user,
+        name=name[:60],
+        started_at=moment,
+        ends_at=moment,
+        renewed_at=moment,
+        renewed_to=moment,
+        active_since=moment,
+        relay_group=group,
     )
 
 
@@ -53,8 +64,10 @@ def renew_lease(*, lease_id: int, until: datetime, actor: User) -> LeaseTerm | N
     """Staff: let the lease run until `until` (exclusive), under its last plan; the customer is told by e-mail.
 
     The same moment twice adds nothing and returns None. Raises Lease.DoesNotExist, PortalError `date_too_early` when
-    that would shorten it (ending is another verb), `lease_released` when its place has been given away.
+    that would shorten it (ending is another verb), `date_too_far` after 2099, `lease_released` when its place has been
+    given away.
     """
+    _check_not_too_far(until)
     with transaction.atomic():
         lease = locked_lease(lease_id)
         if lease.released_at or lease.relay_group.released_at:
@@ -86,20 +99,30 @@ def renew_lease(*, lease_id: int, until: datetime, actor: User) -> LeaseTerm | N
     return term
 
 
+def default_first(leases: Iterable[Lease]) -> list[Lease]:
+    """Active leases before ended ones, the one that ends last first: the first is meant when none is named."""
+    return sorted(leases, key=lambda lease: (not lease.is_active, -lease.ends_at.timestamp(), lease.pk))
+
+
+def usable_leases(user: User) -> list[Lease]:
+    """Leases that days can be added to: active ones, and ended ones whose place is reserved; the default first."""
+    return default_first(Lease.objects.filter(user=user, released_at=None, relay_group__released_at=None))
+
+
 def lease_to_renew(user: User) -> Lease | None:
-    """The user's lease that goes on when staff renew the user: an active one first, then the one that ended last."""
-    return Lease.objects.filter(user=user, released_at=None).order_by("status", "-ends_at").first()
+    """The user's lease that goes on when staff renew the user; None when that opens a new one."""
+    return next(iter(usable_leases(user)), None)
 
 
 def renew_user(*, user_id: int, until: datetime, plan: Plan | None = None, actor: User) -> Lease:
-    """Staff: renew the user to `until`: the lease that ends last, or a new one when none is left to renew.
+    """Staff: renew the user to `until`: `lease_to_renew`, or a new lease when none is left to renew.
 
     Raises User.DoesNotExist and what `renew_lease` raises, PortalError `no_plan` for a new lease without a plan to use.
     """
+    _check_not_too_far(until)
     with transaction.atomic():
         user = User.objects.select_for_update(no_key=True).get(pk=user_id)
-        renewable = Lease.objects.filter(user=user, released_at=None, relay_group__released_at=None)
-        lease = renewable.order_by("status", "-ends_at").first()
+        lease = lease_to_renew(user)
         if lease:
             renew_lease(lease_id=lease.pk, until=until, actor=actor)
             lease.refresh_from_db()
@@ -119,32 +142,32 @@ def renew_user(*, user_id: int, until: datetime, plan: Plan | None = None, actor
     return lease
 
 
+def _check_not_too_far(until: datetime) -> None:
+    if until > FURTHEST:
+        raise PortalError(_("That is too far away: a lease may run until the end of 2099."), code="date_too_far")
+
+
 def tell_renewed(lease: Lease, term: LeaseTerm) -> None:
     """The "renewed" e-mail, once a term."""
-    notify(
-        kind="lease_renewed",
-        dedup_key=f"lease-renewed:{term.pk}",
-        user=lease.user,
-        context={"lease": lease.name, "ends_at": lease.ends_at},
-        button_url="/dashboard/",
-    )
+    mail_renewed(lease, dedup_key=f"lease-renewed:{term.pk}")
 
 
-def end_lease(*, lease_id: int, reason: str, actor: User | None) -> Lease:
+def end_lease(*, lease_id: int, reason: Lease.EndReason, note: str = "", actor: User | None) -> Lease:
     """End the lease now and let its relays go; their place stays reserved for a while. Ending twice is fine.
 
-    Raises Lease.DoesNotExist. Does not wait for the containers.
+    `note` is for the audit trail, in the actor's own words. Raises Lease.DoesNotExist. Does not wait for the
+    containers.
     """
     with transaction.atomic():
         lease = locked_lease(lease_id)
         if not lease.is_active:
             return lease  # A second sweep may arrive.
         close_terms(lease)
-        lease.status = Lease.Status.EXPIRED if reason == "expired" else Lease.Status.ENDED
+        lease.status = Lease.Status.EXPIRED if reason == Lease.EndReason.EXPIRED else Lease.Status.ENDED
         lease.ended_at, lease.end_reason = now(), reason
         lease.save(update_fields=["status", "ended_at", "end_reason", "ends_at"])
         follow(lease, actor=actor)
-        record(actor=actor, event="lease.ended", target=lease, reason=reason)
+        record(actor=actor, event="lease.ended", target=lease, reason=reason.value, note=note)
         notify(
             kind="lease_ended",
             dedup_key=f"lease-ended:{lease.pk}:{lease.ended_at.isoformat()}",
@@ -169,12 +192,19 @@ def rename_lease(*, lease_id: int, name: str, actor: User) -> Lease:
 
 
 def close_account(*, user_id: int, actor: User) -> None:
-    """End all the user's leases and lock the account. Its history stays. Closing twice is fine."""
+    """End all the user's leases, release relays given by hand, lock the account; history stays. Twice is fine."""
     with transaction.atomic():
         User.objects.select_for_update(no_key=True).get(pk=user_id)
         for lease_id in Lease.objects.filter(user_id=user_id, status=Lease.Status.ACTIVE).values_list("id", flat=True):
-            end_lease(lease_id=lease_id, reason="account_closed", actor=actor)
+            end_lease(lease_id=lease_id, reason=Lease.EndReason.ACCOUNT_CLOSED, actor=actor)
+        for group_id in groups_by_hand(user_id).order_by("id").values_list("id", flat=True):
+            fleet.release_group(group_id=group_id, actor=actor)
         deactivate_user(user_id=user_id, actor=actor)
+
+
+def groups_by_hand(user_id: int) -> QuerySet[RelayGroup]:
+    """The user's relays that no lease stands behind and that are not released: no end of a lease stops them."""
+    return RelayGroup.objects.filter(owner_id=user_id, lease=None, released_at=None)
 
 
 def release_relay(*, relay_id: int, actor: User | None) -> None:

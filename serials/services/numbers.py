@@ -9,17 +9,14 @@ from django.db import transaction
 from django.utils.translation import gettext as _
 
 from accounts.models import User
-from accounts.ratelimit import hit
 from accounts.services import record
-from derp_portal.lib.clock import now
+from derp_portal.lib.clock import FURTHEST, now
 from derp_portal.lib.errors import PortalError
 from serials.codes import canonical, is_well_formed, new_code
 from serials.models import LONGEST_DAYS, Plan, SerialBatch, SerialNumber
 
 MOST_AT_ONCE = 100_000
 CHUNK = 5000
-ATTEMPTS_PER_MINUTE = 10
-ATTEMPTS_PER_HOUR = 60
 
 
 class SerialRefused(PortalError):
@@ -50,8 +47,11 @@ def generate(
         raise PortalError(
             _("A serial is worth between 1 and %(most)s days.") % {"most": LONGEST_DAYS}, code="invalid_days"
         )
-    if activate_before is not None and activate_before <= now():
-        raise PortalError(_("The last day to redeem must lie in the future."), code="invalid_activate_before")
+    if activate_before is not None and not now() < activate_before <= FURTHEST:
+        raise PortalError(
+            _("The last day to redeem must lie in the future, and before the year 2100."),
+            code="invalid_activate_before",
+        )
     with transaction.atomic():
         batch = SerialBatch.objects.create(
             plan=plan,
@@ -92,13 +92,6 @@ def revoke_serials(*, serials: Iterable[int], actor: User | None) -> int:
     return revoked
 
 
-def limit_attempts(*, user: User, ip: str | None) -> None:
-    """Count one look at a serial. Raises RateLimited when this person, or this address, has guessed too often."""
-    for key in filter(None, (f"user:{user.pk}", f"ip:{ip}" if ip else "")):
-        hit(scope="serial-minute", key=key, limit=ATTEMPTS_PER_MINUTE, window_seconds=60)
-        hit(scope="serial-hour", key=key, limit=ATTEMPTS_PER_HOUR, window_seconds=3600)
-
-
 def find_serial(text: str, *, lock: bool = False) -> SerialNumber:
     """The serial that `text` names, however it was typed. Raises SerialRefused `serial_unknown`, `serial_malformed`.
 
@@ -116,7 +109,7 @@ def find_serial(text: str, *, lock: bool = False) -> SerialNumber:
             status=404,
         )
     raise SerialRefused(
-        _("This is not a complete serial number. It has 24 letters and digits; one may be missing or mistyped."),
+        _("This is not a valid serial number: one of its 24 letters and digits is missing or mistyped."),
         code="serial_malformed",
         status=400,
     )

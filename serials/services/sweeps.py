@@ -10,11 +10,11 @@ from django.db.models import Exists, F, OuterRef, Q
 
 from accounts.services import notify, record
 from derp_portal.lib.clock import days, now
-from fleet.models import Outage
 from fleet.services import release_group
 from serials.models import Lease, LeaseTerm, Reminder, SerialNumber
 
 from .leases import end_lease, locked_lease
+from .notices import mail_reminder
 from .terms import KEEP_PLACE, advance, append_term, last_term, uncredited_outages
 
 log = structlog.get_logger(__name__)
@@ -36,16 +36,20 @@ def expire_serials() -> int:
 
 def expire_leases() -> int:
     """End the leases whose time is up. One whose clock stands, or that is owed time, waits for its due."""
-    owed = Exists(uncredited_outages().filter(group=OuterRef("relay_group")))
-    due = Lease.objects.filter(status=Lease.Status.ACTIVE, ends_at__lte=now()).exclude(owed)
+    due = Lease.objects.filter(~_is_owed_time(), status=Lease.Status.ACTIVE, ends_at__lte=now())
     return _each("lease_not_expired", due.order_by("ends_at").values_list("id", flat=True)[:BATCH], _expire)
+
+
+def _is_owed_time() -> Exists:
+    """Of a lease: its clock stands, or it has not yet been given what it lost."""
+    return Exists(uncredited_outages().filter(group=OuterRef("relay_group")))
 
 
 def _expire(lease_id: int) -> None:
     with transaction.atomic():
         lease = locked_lease(lease_id)
         if lease.is_active and lease.ends_at <= now():  # A renewal may have come first.
-            end_lease(lease_id=lease_id, reason="expired", actor=None)
+            end_lease(lease_id=lease_id, reason=Lease.EndReason.EXPIRED, actor=None)
 
 
 def advance_terms() -> int:
@@ -86,12 +90,12 @@ def compensate_outages() -> int:
 
 
 def _compensate(outage_id: int) -> None:
-    outage = Outage.objects.select_related("group__lease").get(pk=outage_id)
+    lease_id = Lease.objects.values_list("id", flat=True).get(relay_group__outages=outage_id)
     with transaction.atomic():
-        lease = locked_lease(outage.group.lease.pk)
-        if not lease.is_active or LeaseTerm.objects.filter(outage=outage).exists():
-            return
-        assert outage.ended_at is not None
+        lease = locked_lease(lease_id)
+        outage = uncredited_outages().filter(pk=outage_id).first()
+        if not lease.is_active or outage is None or outage.ended_at is None:
+            return  # Another sweep came first, or the lease was ended and what it was owed went with the rest.
         length = outage.ended_at - outage.started_at
         append_term(
             lease,
@@ -117,17 +121,19 @@ def _compensate(outage_id: int) -> None:
 
 
 def send_reminders() -> int:
-    """Remind of leases that end in 7, 3 and 1 days, each once for each end.
+    """Remind of leases that end in 7, 3 and 1 days, each once for each renewal; making up for an outage is none.
 
+    While a lease's clock stands, or it has not got back what it lost, nobody knows its end: it waits.
     Only the nearest of the reminders that are due is sent, and none whose moment lay before or at the last renewal: a
     three-day lease is not told on its first day that it ends within seven.
     """
     sent = 0
     for position, count in enumerate(REMINDER_DAYS):
         nearest = now() + days(REMINDER_DAYS[position - 1]) if position else now()
-        reminded = Reminder.objects.filter(lease=OuterRef("pk"), lease_end=OuterRef("ends_at"), days=count)
+        reminded = Reminder.objects.filter(lease=OuterRef("pk"), lease_end=OuterRef("renewed_to"), days=count)
         due = Lease.objects.filter(
             ~Exists(reminded),
+            ~_is_owed_time(),
             status=Lease.Status.ACTIVE,
             ends_at__gt=nearest,
             ends_at__lte=now() + days(count),
@@ -143,15 +149,9 @@ def _remind(lease_id: int, count: int) -> None:
         lease = locked_lease(lease_id)
         if not lease.is_active or lease.ends_at > now() + days(count):
             return
-        _reminder, is_first = Reminder.objects.get_or_create(lease=lease, lease_end=lease.ends_at, days=count)
+        reminder, is_first = Reminder.objects.get_or_create(lease=lease, lease_end=lease.renewed_to, days=count)
         if is_first:
-            notify(
-                kind="lease_reminder",
-                dedup_key=f"lease-reminder:{lease.pk}:{lease.ends_at.isoformat()}:{count}",
-                user=lease.user,
-                context={"lease": lease.name, "ends_at": lease.ends_at, "days": count},
-                button_url="/redeem/",
-            )
+            mail_reminder(lease, days=count, dedup_key=f"lease-reminder:{reminder.pk}")
 
 
 def _each(trouble: str, ids: Iterable[int], do: Callable[[int], None]) -> int:

@@ -11,12 +11,11 @@ from accounts.services import set_rental_expiry
 from derp_portal.lib.clock import now
 from fleet.models import Outage, RelayGroup, Wanted
 from fleet.services import GroupTerms, set_group
+from fleet.services.outages import BLIP
 from serials.models import Binding, Lease, LeaseTerm, Plan, SerialNumber
 
 KEEP_PLACE = timedelta(days=14)
 """How long identity and port of an ended lease stay reserved, so that a late renewal needs no new map."""
-SHORTEST_CREDITED = timedelta(minutes=1)
-"""Shorter outages are a restart's length and are not made up for."""
 
 
 def open_terms(lease: Lease) -> list[LeaseTerm]:
@@ -33,9 +32,13 @@ def last_term(lease: Lease) -> LeaseTerm:
 
 
 def uncredited_outages() -> QuerySet[Outage]:
-    """Outages that stopped a lease's clock and have not been made up for: still open, or long enough and over."""
-    owed = Q(ended_at=None) | Q(ended_at__gte=F("started_at") + SHORTEST_CREDITED)
-    return Outage.objects.filter(owed, term=None)
+    """Outages that stopped a lease's clock and have not been made up for: still open, or long enough and over.
+
+    What was over before the lease last came back to life is owed no more: it was taken away with the rest.
+    """
+    is_long_enough = Q(ended_at__gte=F("started_at") + BLIP)
+    over = is_long_enough & Q(ended_at__gt=F("group__lease__active_since"))
+    return Outage.objects.filter(Q(ended_at=None) | over, term=None)
 
 
 def end_of_queue(lease: Lease) -> datetime:
@@ -85,11 +88,14 @@ def append_term(
         serial.expires_at = term.ends_at
         serial.save(update_fields=["expires_at"])
     lease.ends_at = term.ends_at
-    lease.status, lease.ended_at, lease.end_reason = Lease.Status.ACTIVE, None, ""
-    fields = ["ends_at", "status", "ended_at", "end_reason"]
+    fields = ["ends_at"]
+    if not lease.is_active:
+        lease.status, lease.ended_at, lease.end_reason = Lease.Status.ACTIVE, None, ""
+        lease.active_since = now()
+        fields += ["status", "ended_at", "end_reason", "active_since"]
     if source != LeaseTerm.Source.COMPENSATION:
-        lease.renewed_at = now()
-        fields.append("renewed_at")
+        lease.renewed_at, lease.renewed_to = now(), term.ends_at
+        fields += ["renewed_at", "renewed_to"]
     lease.save(update_fields=fields)
     follow(lease, actor=actor)
     return term

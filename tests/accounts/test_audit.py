@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from django.db import IntegrityError, transaction
 from django.test import Client
 
 from accounts import request_ip
-from accounts.models import AppendOnly, AuditEntry, User
+from accounts.models import AuditEntry, User
 from accounts.services import change_role, record
+from derp_portal.lib.append_only import Unchangeable
 from derp_portal.lib.errors import PortalError
 
 
@@ -26,16 +28,24 @@ def test_without_an_actor_it_was_the_portal_itself(alice: User) -> None:
 def test_an_entry_is_never_changed_or_deleted(alice: User) -> None:
     entry = record(actor=alice, event="a.b", target=alice)
     entry.event = "c.d"
-    with pytest.raises(AppendOnly):
+    with pytest.raises(Unchangeable):
         entry.save()
-    with pytest.raises(AppendOnly):
+    with pytest.raises(Unchangeable):
         entry.delete()
-    with pytest.raises(AppendOnly):
+    with pytest.raises(Unchangeable):
         AuditEntry.objects.update(event="c.d")
-    with pytest.raises(AppendOnly):
+    with pytest.raises(Unchangeable):
         AuditEntry.objects.all().delete()
-    with pytest.raises(AppendOnly):
+    with pytest.raises(Unchangeable):
         AuditEntry.objects.bulk_update([entry], ["event"])
+    entry.refresh_from_db()
+    assert entry.event == "a.b"
+
+
+def test_a_new_entry_is_not_written_over_one_that_has_its_id(alice: User) -> None:
+    entry = record(actor=alice, event="a.b", target=alice)
+    with pytest.raises(IntegrityError), transaction.atomic():
+        AuditEntry(pk=entry.pk, actor=alice, event="c.d").save()
     entry.refresh_from_db()
     assert entry.event == "a.b"
 

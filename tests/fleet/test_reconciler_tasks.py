@@ -53,7 +53,7 @@ def test_a_fresh_relay_is_probed_until_it_answers_or_the_sweep_takes_over(
     here = server()
     relay = only_relay(group(alice))
     Fleet([here]).passes()
-    monkeypatch.setattr("fleet.monitoring.probing.probe", lambda *_args: ProbeResult(error="no_answer"))
+    monkeypatch.setattr("fleet.monitoring.probing.probe", lambda *_args: ProbeResult(error="timeout"))
     tasks.probe_fresh(relay.pk, tasks.FRESH_PROBE_TRIES - 1)
     assert sent == [("probe_fresh", (relay.pk, tasks.FRESH_PROBE_TRIES))]
     tasks.probe_fresh(relay.pk, tasks.FRESH_PROBE_TRIES)
@@ -63,7 +63,7 @@ def test_a_fresh_relay_is_probed_until_it_answers_or_the_sweep_takes_over(
 def test_one_failed_probe_is_not_illness_and_one_success_is_health(alice: User) -> None:
     server()
     relay = only_relay(group(alice))
-    bad = ProbeResult(error="no_answer")
+    bad = ProbeResult(error="timeout")
     good = ProbeResult(tls_ok=True, derp_ok=True, packet_ok=True, stun_ok=True)
     states = [keep(relay, result).status for result in (good, bad, bad, bad, good)]
     healthy, ill = RelayHealth.Status.HEALTHY, RelayHealth.Status.UNHEALTHY

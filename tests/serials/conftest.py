@@ -34,11 +34,10 @@ def plan(server: Server) -> Plan:
 
 @pytest.fixture
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many attempts as one likes: the test is about something else than the rate limit."""
-    from serials.services import numbers
+    """As many refusals as one likes: the test is about something else than the rate limit."""
+    from serials.services import attempts
 
-    monkeypatch.setattr(numbers, "ATTEMPTS_PER_MINUTE", 10**9)
-    monkeypatch.setattr(numbers, "ATTEMPTS_PER_HOUR", 10**9)
+    monkeypatch.setattr(attempts, "USER_LIMITS", {})
 
 
 @pytest.fixture

@@ -156,7 +156,7 @@ def test_two_serials_at_once_by_one_person_both_count(
     assert_in_step(alice)
 
 
-def test_ten_serials_at_once_by_one_person_all_count(alice: User, plan: Plan, unhurried: None) -> None:
+def test_ten_serials_at_once_by_one_person_all_count(alice: User, plan: Plan) -> None:
     outcomes = at_once([redeem(alice, code) for code in new_codes(plan, 10)])
 
     assert words(outcomes) == {"won": 10}

@@ -15,6 +15,7 @@ from django.urls import reverse
 
 from accounts.models import AuditEntry, Notification, User
 from derp_portal.lib.clock import now
+from fleet import services as fleet
 from fleet.models import RelayGroup, Wanted
 from serials import services
 from serials.admin.export import safe_cell
@@ -41,6 +42,10 @@ def lease(alice: User, plan: Plan) -> Lease:
 
 def page(name: str, *ids: int) -> str:
     return reverse(f"admin:serials_{name}", args=ids)
+
+
+def of_user(name: str, user_id: int) -> str:
+    return reverse(f"admin:accounts_user_{name}", args=[user_id])
 
 
 def last_event() -> tuple[str, str]:
@@ -173,8 +178,8 @@ def test_a_lease_ends_only_after_saying_what_is_lost(roots: Client, lease: Lease
 
 def test_a_user_with_a_lease_is_renewed(roots: Client, lease: Lease) -> None:
     day = date(2040, 1, 1)
-    assert "plan" not in roots.get(page("renew_user", lease.user_id)).context["question"].form.fields
-    roots.post(page("renew_user", lease.user_id), {"until": day.isoformat()})
+    assert "plan" not in roots.get(of_user("renew", lease.user_id)).context["question"].form.fields
+    roots.post(of_user("renew", lease.user_id), {"until": day.isoformat()})
     alice = User.objects.get(username="alice")
     assert alice.rental_expiry == datetime(2040, 1, 1, 16, tzinfo=UTC)
 
@@ -183,14 +188,14 @@ def test_a_user_with_a_lease_is_renewed(roots: Client, lease: Lease) -> None:
 def test_a_user_without_a_lease_gets_one_of_the_chosen_plan(client: Client, plan: Plan) -> None:
     bob, root = make_user("bob"), make_user("root", role="admin", is_superuser=True)
     client.force_login(root)
-    client.post(page("renew_user", bob.pk), {"until": "2027-02-01", "plan": plan.pk})
+    client.post(of_user("renew", bob.pk), {"until": "2027-02-01", "plan": plan.pk})
     found = Lease.objects.get(user=bob)
     assert found.terms.get().plan == plan
     assert found.ends_at == datetime(2027, 2, 1, 16, tzinfo=UTC)
 
 
 def test_an_account_is_closed_only_by_typing_its_name(roots: Client, lease: Lease) -> None:
-    address = page("close_account", lease.user_id)
+    address = of_user("close_account", lease.user_id)
     assert roots.post(address, {"username": "bob"}).status_code == 200
     assert Lease.objects.get().is_active
     assert roots.post(address, {"username": "alice"}).status_code == 302
@@ -200,8 +205,8 @@ def test_an_account_is_closed_only_by_typing_its_name(roots: Client, lease: Leas
 
 def test_the_users_page_leads_to_both(roots: Client, lease: Lease) -> None:
     text = roots.get(reverse("admin:accounts_user_change", args=[lease.user_id])).content.decode()
-    assert page("renew_user", lease.user_id) in text
-    assert page("close_account", lease.user_id) in text
+    assert of_user("renew", lease.user_id) in text
+    assert of_user("close_account", lease.user_id) in text
     assert lease.name in text
 
 
@@ -209,8 +214,8 @@ def test_staff_without_the_right_neither_renew_nor_close(client: Client, lease: 
     helper = make_user("helen", role="admin")
     helper.user_permissions.set(Permission.objects.filter(codename__in=["view_user", "change_user", "view_lease"]))
     client.force_login(helper)
-    assert client.post(page("renew_user", lease.user_id), {"until": "2040-01-01"}).status_code == 403
-    assert client.post(page("close_account", lease.user_id), {"username": "alice"}).status_code == 403
+    assert client.post(of_user("renew", lease.user_id), {"until": "2040-01-01"}).status_code == 403
+    assert client.post(of_user("close_account", lease.user_id), {"username": "alice"}).status_code == 403
     assert client.post(page("lease_end", lease.pk)).status_code == 403
     assert Lease.objects.get().is_active
 
@@ -219,7 +224,7 @@ def test_nobody_but_a_superuser_closes_a_superusers_account(client: Client, root
     helper = make_user("helen", role="admin")
     helper.user_permissions.set(Permission.objects.filter(codename__in=["change_user", "change_lease"]))
     client.force_login(helper)
-    assert client.post(page("close_account", root.pk), {"username": "root"}).status_code == 403
+    assert client.post(of_user("close_account", root.pk), {"username": "root"}).status_code == 403
     root.refresh_from_db()
     assert root.is_active
 
@@ -244,3 +249,49 @@ def test_a_relay_that_a_running_lease_needs_cannot_be_released(roots: Client, le
     assert "End the lease first." in answer.content.decode()
     relay.refresh_from_db()
     assert relay.released_at is None
+
+
+def test_closing_an_account_says_that_relays_given_by_hand_go_too(roots: Client, alice: User, plan: Plan) -> None:
+    fleet.allocate(owner=alice, server=None, run_until=now() + timedelta(days=9), actor=alice)
+    question = roots.get(of_user("close_account", alice.pk)).content.decode()
+    assert "1 relay given by hand is released for good." in question
+
+
+def test_a_notice_about_a_lease_goes_out_after_asking(roots: Client, lease: Lease) -> None:
+    address = page("lease_notify", lease.pk)
+    assert address in roots.get(page("lease_change", lease.pk)).content.decode()
+    assert "It ends soon" in roots.get(address).content.decode()
+    assert not Notification.objects.filter(kind="lease_reminder").exists()
+    assert roots.post(address, {"kind": "nonsense"}).status_code == 200
+    assert roots.post(address, {"kind": "reminder"}).status_code == 302
+    assert Notification.objects.get(kind="lease_reminder").user == lease.user
+    assert last_event() == ("lease.notice_sent", "root")
+
+
+def test_why_a_lease_ended_is_said_in_words(roots: Client, lease: Lease, root: User) -> None:
+    services.close_account(user_id=lease.user_id, actor=root)
+    assert "the account was closed" in roots.get(page("lease_change", lease.pk)).content.decode()
+
+
+def test_who_may_only_look_does_not_read_unused_codes_nor_guess_them_letter_by_letter(
+    roots: Client, lease: Lease, plan: Plan
+) -> None:
+    unused, used = SerialNumber.objects.get(code=new_code_of(plan)), SerialNumber.objects.get(user=lease.user)
+    helper = make_user("helen", role="admin")
+    helper.user_permissions.set(Permission.objects.filter(codename__in=["view_serialnumber"]))
+    looker = Client()
+    looker.force_login(helper)
+
+    def found(browser: Client, text: str) -> list[Any]:
+        return list(browser.get(page("serialnumber_changelist"), {"q": text}).context["cl"].result_list)
+
+    for address in (page("serialnumber_changelist"), page("serialnumber_change", unused.pk)):
+        assert grouped(unused.code) in roots.get(address).content.decode()
+        text = looker.get(address).content.decode()
+        assert str(unused) in text
+        assert grouped(unused.code) not in text
+        assert unused.code not in text
+    assert grouped(used.code) in looker.get(page("serialnumber_change", used.pk)).content.decode()
+    assert found(looker, unused.code[:6]) == found(looker, unused.code[-6:]) == []
+    assert found(looker, grouped(unused.code)) == found(roots, unused.code[:12]) == [unused]
+    assert found(looker, used.code[:12]) == [used]

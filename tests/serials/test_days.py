@@ -160,7 +160,7 @@ def test_a_second_lease_leaves_the_first_alone(alice: User, plan: Plan, clock: t
     assert second.name == "Office"
     assert (first.ends_at, second.ends_at) == (START + timedelta(days=30), START + timedelta(days=3))
     assert_in_step(alice)
-    end_lease(lease_id=first.pk, reason="by hand", actor=None)
+    end_lease(lease_id=first.pk, reason=Lease.EndReason.STAFF, actor=None)
     assert_in_step(alice)
 
 
@@ -239,7 +239,6 @@ def test_converting_never_makes_worth_and_loses_less_than_a_second(
     assert worth - kept < day_value
 
 
-@pytest.mark.usefixtures("unhurried")
 @settings(max_examples=10, deadline=None)
 @given(counts=st.lists(st.integers(1, 400), min_size=1, max_size=6), pause=st.integers(0, 10**5))
 def test_any_serials_in_any_order_add_up_to_the_sum_of_their_days(counts: list[int], pause: int) -> None:

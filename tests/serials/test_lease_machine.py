@@ -129,7 +129,7 @@ class Leases(RuleBasedStateMachine):
     @rule(data=st.data())
     def end(self, data: st.DataObject) -> None:
         lease_id = data.draw(st.sampled_from(sorted(self.model)))
-        end_lease(lease_id=lease_id, reason="by hand", actor=self.staff)
+        end_lease(lease_id=lease_id, reason=Lease.EndReason.STAFF, actor=self.staff)
         self.model[lease_id].ended_at = self.model[lease_id].ended_at or now()
 
     @rule(steps=st.integers(0, 300))
@@ -174,7 +174,7 @@ class Leases(RuleBasedStateMachine):
 
 
 @pytest.mark.django_db
-def test_any_story_of_leases_ends_where_adding_up_says(unhurried: None) -> None:
+def test_any_story_of_leases_ends_where_adding_up_says() -> None:
     run_state_machine_as_test(
         Leases, settings=settings(max_examples=20, stateful_step_count=12, deadline=None, print_blob=True)
     )

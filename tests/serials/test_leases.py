@@ -9,9 +9,20 @@ import pytest
 from accounts.models import AuditEntry, Notification, User
 from derp_portal.lib.clock import now
 from derp_portal.lib.errors import PortalError
+from fleet import services as fleet
 from fleet.models import Relay, Wanted
 from serials.models import Lease, LeaseTerm, Plan, SerialNumber
-from serials.services import How, activate, close_account, end_lease, rename_lease, renew_lease, renew_user
+from serials.services import (
+    How,
+    activate,
+    close_account,
+    end_lease,
+    rename_lease,
+    renew_lease,
+    renew_user,
+    send_notice,
+)
+from serials.services.leases import lease_to_renew
 from tests.serials.shop import assert_in_step, make_plan, new_code_of, nothing_changes, row_counts
 
 pytestmark = pytest.mark.django_db
@@ -59,7 +70,7 @@ def test_a_user_without_a_lease_is_renewed_to_exactly_that_moment_and_again_is_f
 
 def test_a_user_whose_lease_has_ended_is_renewed_to_exactly_that_moment(alice: User, root: User, plan: Plan) -> None:
     _serial, lease = activate(user=alice, code=new_code_of(plan))
-    end_lease(lease_id=lease.pk, reason="by hand", actor=root)
+    end_lease(lease_id=lease.pk, reason=Lease.EndReason.STAFF, actor=root)
     until = now() + 10 * DAY
 
     for _click in range(2):
@@ -82,7 +93,7 @@ def test_renewing_a_user_needs_a_plan_and_a_date_ahead(alice: User, root: User, 
 
 def test_a_released_lease_is_not_renewed_but_its_user_is(alice: User, root: User, plan: Plan) -> None:
     _serial, lease = activate(user=alice, code=new_code_of(plan))
-    end_lease(lease_id=lease.pk, reason="by hand", actor=root)
+    end_lease(lease_id=lease.pk, reason=Lease.EndReason.STAFF, actor=root)
     Lease.objects.filter(pk=lease.pk).update(released_at=now())
 
     with pytest.raises(PortalError) as refused:
@@ -99,12 +110,14 @@ def test_ending_twice_is_as_ending_once(alice: User, root: User, plan: Plan) -> 
     _serial, lease = activate(user=alice, code=code)
     activate(user=alice, code=new_code_of(make_plan(3)))
 
-    ended = end_lease(lease_id=lease.pk, reason="by hand", actor=root)
+    ended = end_lease(lease_id=lease.pk, reason=Lease.EndReason.STAFF, note="refunded", actor=root)
     with nothing_changes():
-        again = end_lease(lease_id=lease.pk, reason="another reason", actor=root)
+        again = end_lease(lease_id=lease.pk, reason=Lease.EndReason.EXPIRED, actor=root)
 
     assert ended.ended_at == again.ended_at
-    assert (again.status, again.end_reason) == (Lease.Status.ENDED, "by hand")
+    assert (again.status, again.end_reason) == (Lease.Status.ENDED, Lease.EndReason.STAFF)
+    entry = AuditEntry.objects.get(event="lease.ended")
+    assert (entry.data["reason"], entry.data["note"]) == ("staff", "refunded")
     assert set(lease.terms.values_list("state", flat=True)) == {LeaseTerm.State.DONE}
     assert lease.terms.filter(closed_at=None).count() == 0
     assert SerialNumber.objects.filter(expires_at__gt=now()).count() == 0
@@ -142,3 +155,66 @@ def test_closing_an_account_ends_its_leases_and_keeps_its_history(alice: User, r
     assert {lease.end_reason for lease in alice.leases.all()} == {"account_closed"}
     assert all(count >= before[name] for name, count in row_counts().items())
     assert Notification.objects.filter(kind="lease_ended").count() == 2
+
+
+def test_closing_an_account_releases_the_relays_given_by_hand(alice: User, bob: User, root: User, plan: Plan) -> None:
+    activate(user=alice, code=new_code_of(plan))
+    until = now() + 30 * DAY
+    hers, his = (fleet.allocate(owner=user, server=None, run_until=until, actor=root) for user in (alice, bob))
+
+    close_account(user_id=alice.pk, actor=root)
+
+    hers.refresh_from_db()
+    his.refresh_from_db()
+    assert hers.released_at is not None
+    assert hers.group.wanted == Wanted.ABSENT
+    assert his.released_at is None
+    # The lease's own place stays reserved, as when any lease ends.
+    assert Relay.objects.get(group__lease__user=alice).released_at is None
+
+
+def test_a_lease_whose_relays_were_given_back_is_not_the_one_to_renew(alice: User, root: User, plan: Plan) -> None:
+    _serial, lease = activate(user=alice, code=new_code_of(plan))
+    fleet.release_group(group_id=lease.relay_group_id, actor=root)
+
+    assert lease_to_renew(alice) is None
+    assert renew_user(user_id=alice.pk, until=now() + 90 * DAY, plan=plan, actor=root) != lease
+
+
+def test_of_two_ended_leases_the_one_that_ended_last_is_renewed(alice: User, root: User, plan: Plan) -> None:
+    first = activate(user=alice, code=new_code_of(plan), how=How.NEW)[1]
+    second = activate(user=alice, code=new_code_of(plan), how=How.NEW)[1]
+    end_lease(lease_id=first.pk, reason=Lease.EndReason.STAFF, actor=root)
+    end_lease(lease_id=second.pk, reason=Lease.EndReason.EXPIRED, actor=None)
+
+    assert lease_to_renew(alice) == second
+    assert renew_user(user_id=alice.pk, until=now() + 90 * DAY, actor=root) == second
+
+
+@pytest.mark.parametrize(
+    ("kind", "subject"),
+    [(Lease.Notice.REMINDER, "“My relay” ends in 30 days"), (Lease.Notice.RENEWED, "“My relay” is renewed")],
+)
+def test_staff_sends_a_notice_about_a_lease(
+    alice: User, root: User, plan: Plan, kind: Lease.Notice, subject: str
+) -> None:
+    alice.language = "en"
+    alice.save(update_fields=["language"])
+    _serial, lease = activate(user=alice, code=new_code_of(plan))
+
+    sent = [send_notice(lease_id=lease.pk, kind=kind, actor=root) for _click in range(2)]
+
+    assert [(one.user, one.kind, one.subject) for one in sent] == [(alice, f"lease_{kind}", subject)] * 2
+    assert sent[0].pk != sent[1].pk
+    entry = AuditEntry.objects.filter(event="lease.notice_sent", actor=root).latest("id")
+    assert entry.data == {"kind": kind.value, "notification": sent[1].pk}
+
+
+def test_no_notice_goes_out_about_a_lease_that_has_ended(alice: User, root: User, plan: Plan) -> None:
+    _serial, lease = activate(user=alice, code=new_code_of(plan))
+    end_lease(lease_id=lease.pk, reason=Lease.EndReason.STAFF, actor=root)
+
+    for kind in Lease.Notice:
+        with nothing_changes(), pytest.raises(PortalError) as refused:
+            send_notice(lease_id=lease.pk, kind=kind, actor=root)
+        assert refused.value.code == "lease_ended"

@@ -11,7 +11,7 @@ from accounts.models import User
 from derp_portal.lib.clock import now
 from fleet.models import Outage
 from serials.models import Lease, LeaseTerm, Plan
-from serials.services import activate, compensate_outages
+from serials.services import activate, compensate_outages, end_lease
 from serials.tasks import sweep_leases
 from tests.serials.shop import START, assert_in_step, at_once, bring_up, mails, new_code_of, take_down
 
@@ -133,3 +133,44 @@ def test_two_outages_are_both_made_up_for(lease: Lease, clock: time_machine.Trav
 
     lease.refresh_from_db()
     assert lease.ends_at == START + 30 * DAY + timedelta(hours=5)
+
+
+@pytest.mark.parametrize("is_swept_before", [False, True])
+def test_an_outage_of_an_ended_lease_is_not_made_up_for_when_it_is_revived(
+    lease: Lease, alice: User, root: User, plan: Plan, clock: time_machine.Traveller, is_swept_before: bool
+) -> None:
+    take_down(lease.relay_group)
+    clock.shift(timedelta(hours=5))
+    end_lease(lease_id=lease.pk, reason=Lease.EndReason.STAFF, actor=root)
+    if is_swept_before:
+        sweep_leases()
+    clock.shift(3 * DAY)
+
+    _serial, revived = activate(user=alice, code=new_code_of(plan))
+    end = revived.ends_at
+    sweep_leases()
+
+    revived.refresh_from_db()
+    assert revived == lease
+    assert revived.ends_at == end == now() + 30 * DAY
+    take_down(lease.relay_group)
+    clock.shift(timedelta(hours=2))
+    bring_up(lease.relay_group)
+    sweep_leases()
+    revived.refresh_from_db()
+    assert revived.ends_at == end + timedelta(hours=2), "what happens from now on is made up for"
+    assert_in_step(alice)
+
+
+def test_a_renewal_between_an_outage_and_the_sweep_loses_nothing(
+    lease: Lease, alice: User, plan: Plan, clock: time_machine.Traveller
+) -> None:
+    take_down(lease.relay_group)
+    clock.shift(timedelta(hours=5))
+    bring_up(lease.relay_group)
+    activate(user=alice, code=new_code_of(plan))
+
+    assert compensate_outages() == 1
+
+    lease.refresh_from_db()
+    assert lease.ends_at == START + 60 * DAY + timedelta(hours=5)

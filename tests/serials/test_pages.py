@@ -176,7 +176,7 @@ def test_an_outage_says_that_the_days_are_not_running_and_the_days_stand_still(
 
 
 def test_an_ended_lease_says_so_and_how_to_come_back_while_its_place_is_kept(alices: Client, lease: Lease) -> None:
-    services.end_lease(lease_id=lease.pk, reason="expired", actor=None)
+    services.end_lease(lease_id=lease.pk, reason=Lease.EndReason.EXPIRED, actor=None)
     page = text_of(alices, "/dashboard/")
     assert "My relay has ended" in page
     assert "Its place is kept" in page
@@ -185,7 +185,7 @@ def test_an_ended_lease_says_so_and_how_to_come_back_while_its_place_is_kept(ali
 
 
 def test_after_its_place_is_given_back_the_history_remains(alices: Client, lease: Lease) -> None:
-    services.end_lease(lease_id=lease.pk, reason="expired", actor=None)
+    services.end_lease(lease_id=lease.pk, reason=Lease.EndReason.EXPIRED, actor=None)
     with time_machine.travel(now() + timedelta(days=15)):
         services.release_ended_leases()
     page = text_of(alices, "/dashboard/")
@@ -223,6 +223,15 @@ def test_a_code_in_the_address_is_filled_in_and_not_redeemed(alices: Client, pla
     code = new_code_of(plan)
     assert f'value="{grouped(code)}"' in text_of(alices, "/redeem/", data={"code": code.lower()})
     assert SerialNumber.objects.get(code=code).status == SerialNumber.Status.UNUSED
+
+
+def test_a_handful_of_serials_can_be_redeemed_in_one_go(alices: Client, alice: User, plan: Plan) -> None:
+    with time_machine.travel(now(), tick=False):
+        for code in new_codes(plan, 12):
+            alices.post("/redeem/", {"code": code})
+            alices.post("/redeem/", {"code": code, "choice": "new:", "confirm": "1"})
+
+    assert alice.serials.count() == 12
 
 
 def test_a_double_click_redeems_once_and_ends_on_the_dashboard(alices: Client, plan: Plan) -> None:
@@ -278,7 +287,7 @@ def test_each_refusal_stands_beside_the_field_and_the_field_keeps_its_text(
         revoked: "withdrawn by the seller",
         late: "last day to redeem",
         unknown: "do not know this serial number",
-        "hello": "not a complete serial number",
+        "hello": "not a valid serial number",
     }
     for code, words in expected.items():
         page = alices.post("/redeem/", {"code": code}).content.decode()
@@ -365,7 +374,7 @@ def test_traffic_is_shown_once_there_is_some(alices: Client, lease: Lease) -> No
 
 @pytest.mark.parametrize("address", ["/dashboard/", "/dashboard/live/", "/serials/", "/history/", "/redeem/", "/"])
 def test_a_page_asks_the_same_number_of_questions_however_much_there_is(
-    alices: Client, alice: User, unhurried: None, address: str
+    alices: Client, alice: User, address: str
 ) -> None:
     make_server("one")
     make_server("two")

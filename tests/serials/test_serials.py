@@ -13,15 +13,15 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import translation
 
-from accounts import ratelimit
 from accounts.models import AuditEntry, User
 from accounts.ratelimit import RateLimited
 from derp_portal.lib.clock import now
 from derp_portal.lib.errors import PortalError
 from serials.codes import grouped, new_code
-from serials.models import Plan, SerialBatch, SerialNumber
-from serials.services import activate, end_lease, generate, preview, revoke_serials, verify_binding
+from serials.models import Lease, Plan, SerialBatch, SerialNumber
+from serials.services import activate, attempts, end_lease, generate, preview, revoke_serials, verify_binding
 from serials.services.numbers import SerialRefused
+from tests.conftest import make_user
 from tests.serials.shop import START, make_server, new_code_of, new_codes, nothing_changes
 
 pytestmark = pytest.mark.django_db
@@ -71,7 +71,7 @@ def expired(plan: Plan, _alice: User, _bob: User) -> str:
 
 
 WRONG = [
-    pytest.param(malformed, "serial_malformed", "not a complete serial number", id="malformed"),
+    pytest.param(malformed, "serial_malformed", "not a valid serial number", id="malformed"),
     pytest.param(unknown, "serial_unknown", "do not know", id="unknown"),
     pytest.param(used, "serial_used", "by another account", id="used"),
     pytest.param(used_up, "serial_used", "by another account", id="used and over"),
@@ -110,7 +110,7 @@ def test_malformed_and_unknown_take_the_same_path(alice: User, plan: Plan, monke
             return getattr(original, name)
 
     original = cache
-    monkeypatch.setattr(ratelimit, "cache", CountingCache())
+    monkeypatch.setattr(attempts, "cache", CountingCache())
 
     def trace(code: str) -> tuple[list[str], list[str]]:
         touched.clear()
@@ -137,16 +137,24 @@ def test_a_serial_is_found_however_it_is_typed(alice: User, plan: Plan) -> None:
 
 def test_looks_are_limited_for_each_person_and_each_address(alice: User, bob: User, plan: Plan) -> None:
     good = new_code_of(plan)
+    neighbours = [make_user(f"neighbour{number}") for number in range(5)]
     with time_machine.travel(START, tick=False) as clock:
-        for _attempt in range(10):
-            with pytest.raises(SerialRefused):
-                activate(user=alice, code=new_code(), ip="192.0.2.7")
+        for user in (alice, *neighbours):
+            preview(user=bob, code=good, ip="192.0.2.7")  # Ten refusals of one person do not lock out their network.
+            for _attempt in range(10):
+                with pytest.raises(SerialRefused):
+                    activate(user=user, code=new_code(), ip="192.0.2.7")
 
-        with nothing_changes(), pytest.raises(RateLimited) as limited:
+        with (
+            CaptureQueriesContext(connection) as queries,
+            nothing_changes(),
+            pytest.raises(RateLimited) as limited,
+        ):
             activate(user=alice, code=good, ip="192.0.2.8")
         with pytest.raises(RateLimited):
             preview(user=bob, code=good, ip="192.0.2.7")
 
+        assert not any(good in query["sql"] for query in queries), "refused only after looking"
         assert limited.value.status == 429
         clock.shift(timedelta(seconds=limited.value.extra["retry_after"]))
         activate(user=alice, code=good, ip="192.0.2.8")
@@ -160,6 +168,15 @@ def test_looks_are_limited_by_the_hour_too(alice: User, plan: Plan) -> None:
             clock.shift(timedelta(seconds=10))
         with pytest.raises(RateLimited):
             activate(user=alice, code=new_code())
+
+
+def test_looks_that_find_what_they_name_cost_nothing(alice: User, plan: Plan) -> None:
+    with time_machine.travel(START, tick=False):
+        for code in new_codes(plan, 70):
+            preview(user=alice, code=code, ip="192.0.2.7")
+            activate(user=alice, code=code, ip="192.0.2.7")
+
+    assert SerialNumber.objects.filter(user=alice).count() == 70
 
 
 @pytest.mark.parametrize("whose", ["nobody's", "bob's"])
@@ -251,5 +268,5 @@ def test_a_binding_is_verified_against_user_relay_and_server(alice: User, bob: U
     assert verdict(relay_code=his_relay.code) == verdict(relay_code="nothing") == "other_relay"
     assert verdict(relay_code=relay.code, server_id=elsewhere.pk) == "other_server"
     assert verdict(server_id=elsewhere.pk) == "other_server"
-    end_lease(lease_id=lease.pk, reason="by hand", actor=None)
+    end_lease(lease_id=lease.pk, reason=Lease.EndReason.STAFF, actor=None)
     assert verdict() == verdict(relay_code=relay.code) == "over"

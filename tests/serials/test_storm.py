@@ -80,8 +80,10 @@ def let_time_pass(lease_id: int, by: timedelta) -> None:
         if not lease.is_active:
             return
         lease.terms.update(starts_at=F("starts_at") - by, ends_at=F("ends_at") - by)
-        lease.ends_at, lease.renewed_at = lease.ends_at - by, lease.renewed_at - by
-        lease.save(update_fields=["ends_at", "renewed_at"])
+        fields = ["ends_at", "renewed_at", "renewed_to", "active_since"]
+        for name in fields:
+            setattr(lease, name, getattr(lease, name) - by)
+        lease.save(update_fields=fields)
         follow(lease, actor=None)
 
 
@@ -128,7 +130,7 @@ class Verbs:
 
     def end(self) -> None:
         for lease_id in self._any_lease():
-            end_lease(lease_id=lease_id, reason="by hand", actor=self.root)
+            end_lease(lease_id=lease_id, reason=Lease.EndReason.STAFF, actor=self.root)
         time.sleep(0.1)
 
     def fail_and_heal(self) -> None:
@@ -154,7 +156,7 @@ class Verbs:
 
 
 def test_activations_sweeps_renewals_and_notes_of_trouble_never_deadlock(
-    alice: User, bob: User, root: User, plan: Plan, unhurried: None
+    alice: User, bob: User, root: User, plan: Plan
 ) -> None:
     make_server("two")
     codes = new_codes(plan, 600) + new_codes(make_plan(5, relay_count=2), 600)

@@ -29,7 +29,17 @@ from serials.services import (
     sweeps,
 )
 from serials.tasks import sweep_leases
-from tests.serials.shop import START, assert_in_step, at_once, mails, make_plan, new_code_of, new_codes
+from tests.serials.shop import (
+    START,
+    assert_in_step,
+    at_once,
+    bring_up,
+    mails,
+    make_plan,
+    new_code_of,
+    new_codes,
+    take_down,
+)
 
 DAY = timedelta(days=1)
 pytestmark = pytest.mark.django_db
@@ -214,6 +224,43 @@ def test_a_renewal_arms_the_reminders_again(lease: Lease, root: User, clock: tim
     assert reminded() == [1, 7, 3, 1]
 
 
+def test_making_up_for_an_outage_repeats_no_reminder(lease: Lease, clock: time_machine.Traveller) -> None:
+    for days in (7, 3, 1):
+        lease.refresh_from_db()
+        clock.move_to(lease.ends_at - days * DAY)
+        assert send_reminders() == 1
+        take_down(lease.relay_group)
+        clock.shift(timedelta(minutes=2))
+        bring_up(lease.relay_group)
+        assert compensate_outages() == 1
+        for _look in range(3):
+            assert send_reminders() == 0
+            clock.shift(timedelta(minutes=2))
+
+    assert reminded() == [7, 3, 1]
+
+
+def test_a_lease_whose_clock_stands_or_that_is_owed_time_is_not_reminded(
+    lease: Lease, clock: time_machine.Traveller
+) -> None:
+    clock.move_to(START + 22 * DAY)
+    take_down(lease.relay_group)
+    clock.move_to(START + 24 * DAY)
+    send_reminders()
+    assert reminded() == [], "its end moves"
+
+    bring_up(lease.relay_group)
+    send_reminders()
+    assert reminded() == [], "its end is about to move"
+    compensate_outages()
+    send_reminders()
+    assert reminded() == [], "its end is eight days away"
+    clock.shift(DAY)
+    send_reminders()
+
+    assert reminded() == [7]
+
+
 @pytest.mark.parametrize(("days", "expected"), [(1, []), (3, [1]), (5, [3, 1]), (7, [3, 1]), (8, [7, 3, 1])])
 def test_a_short_lease_is_not_told_on_its_first_day_that_it_ends_soon(
     alice: User, plan: Plan, clock: time_machine.Traveller, days: int, expected: list[int]
@@ -241,7 +288,7 @@ def test_a_worker_that_comes_late_sends_only_the_nearest_reminder(
 
 def test_an_ended_lease_reminds_of_nothing(lease: Lease, clock: time_machine.Traveller) -> None:
     clock.move_to(START + 28 * DAY)
-    end_lease(lease_id=lease.pk, reason="by hand", actor=None)
+    end_lease(lease_id=lease.pk, reason=Lease.EndReason.STAFF, actor=None)
 
     send_reminders()
 
@@ -266,7 +313,7 @@ def test_two_sweeps_at_once_send_one_reminder(alice: User, plan: Plan) -> None:
     "sweep", [expire_serials, compensate_outages, advance_terms, expire_leases, release_ended_leases, send_reminders]
 )
 def test_a_sweep_that_finds_nothing_costs_the_same_however_much_there_is(
-    sweep: Any, lease: Lease, bob: User, plan: Plan, unhurried: None
+    sweep: Any, lease: Lease, bob: User, plan: Plan
 ) -> None:
     def cost() -> int:
         with CaptureQueriesContext(connection) as queries:

@@ -1,0 +1,61 @@
+"""The two mails about a lease that staff may send again: it ends soon, it is renewed."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from datetime import timedelta
+
+from django.db import transaction
+from django.utils.translation import gettext as _
+
+from accounts.models import Notification, User
+from accounts.services import notify, record
+from derp_portal.lib.clock import now
+from derp_portal.lib.errors import PortalError
+from serials.models import Lease
+
+
+def send_notice(*, lease_id: int, kind: Lease.Notice, actor: User) -> Notification:
+    """Staff: tell the customer now, by e-mail, that the lease ends soon or that it is renewed. Each call sends one.
+
+    The reminders that go out by themselves are sent all the same. Raises Lease.DoesNotExist, and PortalError
+    `lease_ended` for a lease that is not active: either mail would be untrue.
+    """
+    with transaction.atomic():
+        lease = Lease.objects.select_related("user").get(pk=lease_id)
+        if not lease.is_active:
+            raise PortalError(
+                _("This lease has ended; the customer was told so. Nothing was sent."), code="lease_ended", status=409
+            )
+        dedup_key = f"lease-notice:{uuid.uuid4()}"
+        if kind == Lease.Notice.REMINDER:
+            left = math.ceil((lease.ends_at - now()) / timedelta(days=1))
+            sent = mail_reminder(lease, days=max(left, 1), dedup_key=dedup_key)
+        else:
+            sent = mail_renewed(lease, dedup_key=dedup_key)
+        assert sent is not None  # The key is a new one.
+        record(actor=actor, event="lease.notice_sent", target=lease, kind=kind.value, notification=sent.pk)
+    return sent
+
+
+def mail_reminder(lease: Lease, *, days: int, dedup_key: str) -> Notification | None:
+    """The mail that the lease ends in so many days; None when `dedup_key` was used before."""
+    return notify(
+        kind="lease_reminder",
+        dedup_key=dedup_key,
+        user=lease.user,
+        context={"lease": lease.name, "ends_at": lease.ends_at, "days": days},
+        button_url="/redeem/",
+    )
+
+
+def mail_renewed(lease: Lease, *, dedup_key: str) -> Notification | None:
+    """The mail that the lease is renewed; None when `dedup_key` was used before."""
+    return notify(
+        kind="lease_renewed",
+        dedup_key=dedup_key,
+        user=lease.user,
+        context={"lease": lease.name, "ends_at": lease.ends_at},
+        button_url="/dashboard/",
+    )

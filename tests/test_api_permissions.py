@@ -1,0 +1,131 @@
+"""The staff scope opens the door; what may be done behind it is up to the same permissions as in the admin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission
+from django.test import Client
+from django.utils import translation
+from django.utils.translation import gettext
+
+from accounts.models import User
+from accounts.services import issue_token, send_message
+from serials import services as serials
+from serials.models import Lease, SerialBatch
+from tests.api_client import Caller, make_code, make_server
+from tests.conftest import make_user
+from tests.test_access import OPERATIONS, For
+
+NEEDED = {
+    "POST user/renew": {"accounts.change_user", "serials.change_lease"},
+    "POST serial/generate": {"serials.change_serialbatch"},
+    "POST serial/revoke": {"serials.change_serialnumber"},
+    "POST lease/notify": {"serials.change_lease"},
+    "POST lease/end": {"serials.change_lease"},
+    "POST server/add": {"fleet.add_region", "fleet.add_server"},
+    "GET server/list": {"fleet.view_server"},
+    "POST server/update": {"fleet.change_server"},
+    "POST server/delete": {"fleet.delete_server"},
+    "POST region/add": {"fleet.add_region"},
+    "POST container/allocate": {"fleet.add_relay"},
+    "POST container/restart": {"fleet.change_relay"},
+    "POST container/release": {"fleet.change_relay"},
+    "POST notifications/send": {"accounts.add_notification"},
+}
+SEES_ALL = {
+    "GET serial/list": "serials.change_serialnumber",
+    "POST serial/verify": "serials.view_serialnumber",
+    "GET lease/list": "serials.view_lease",
+    "GET container/list": "fleet.view_relay",
+    "GET acl/derpmap": "fleet.change_relaygroup",
+    "GET notifications/list": "accounts.view_notification",
+}
+
+
+@pytest.fixture
+def helen(db: None) -> User:
+    """An administrator who has been given no permission."""
+    return make_user("helen", role="admin")
+
+
+@pytest.fixture
+def lease(alice: User, root: User) -> Lease:
+    """alice's, with a relay, a serial and a message."""
+    make_server()
+    send_message(actor=root, user=alice, subject="Hello", body="World")
+    return serials.activate(user=alice, code=make_code())[1]
+
+
+def allow(user: User, *names: str) -> None:
+    for name in names:
+        room, codename = name.split(".")
+        user.user_permissions.add(Permission.objects.get(content_type__app_label=room, codename=codename))
+
+
+def ask(user: User, operation: str, **data: Any) -> tuple[int, Any]:
+    method, path = operation.split()
+    answer: tuple[int, Any] = getattr(Caller(user), method.lower())(path, **data)
+    return answer
+
+
+def test_every_operation_that_staff_may_more_with_names_its_permission() -> None:
+    assert set(NEEDED) == {name for name, rule in OPERATIONS.items() if rule.who == For.STAFF}
+    assert set(SEES_ALL) == {name for name, rule in OPERATIONS.items() if rule.who == For.OWNER_AND_STAFF}
+
+
+@pytest.mark.parametrize("operation", NEEDED)
+def test_an_administrator_without_the_permission_is_refused_and_told_which(helen: User, operation: str) -> None:
+    status, answer = ask(helen, operation)
+    assert (status, answer["error"]["code"]) == (403, "forbidden")
+    assert set(answer["error"]["permissions"]) == NEEDED[operation]
+
+
+@pytest.mark.parametrize("operation", NEEDED)
+def test_the_permission_opens_just_that_operation(helen: User, operation: str) -> None:
+    allow(helen, *NEEDED[operation])
+    for other, needed in NEEDED.items():
+        assert (ask(helen, other)[0] == 403) is not (needed <= NEEDED[operation]), other
+
+
+@pytest.mark.parametrize("operation", SEES_ALL)
+def test_what_is_anothers_is_hidden_from_an_administrator_without_the_permission(
+    helen: User, alice: User, lease: Lease, operation: str
+) -> None:
+    data: dict[str, Any] = {"user_id": alice.pk}
+    if operation == "GET acl/derpmap":
+        data = {"lease_id": lease.pk}
+    elif operation == "POST serial/verify":
+        data["code"] = make_code()
+    assert ask(helen, operation, **data)[0] == 404
+    allow(helen, SEES_ALL[operation])
+    assert ask(helen, operation, **data)[0] == 200
+
+
+def test_of_a_strangers_serial_an_administrator_without_the_permission_learns_only_the_status(
+    helen: User, lease: Lease
+) -> None:
+    code = SerialBatch.objects.get().serials.get().code
+    assert ask(helen, "GET serial/status", code=code)[1]["serial"]["lease_id"] is None
+    allow(helen, "serials.view_serialnumber")
+    assert ask(helen, "GET serial/status", code=code)[1]["serial"]["lease_id"] == lease.pk
+
+
+def test_the_permission_alone_shows_nothing_without_the_staff_scope_or_the_role(
+    helen: User, alice: User, lease: Lease
+) -> None:
+    allow(helen, "serials.view_lease")
+    assert Caller(helen, "serials").get("lease/list", user_id=alice.pk)[0] == 404
+    token = Caller(helen, "serials", "staff")
+    assert token.get("lease/list", user_id=alice.pk)[0] == 200
+    User.objects.filter(pk=helen.pk).update(role=User.Role.USER)
+    assert token.get("lease/list", user_id=alice.pk)[0] == 404
+
+
+def test_the_refusal_is_in_the_owners_language(helen: User) -> None:
+    User.objects.filter(pk=helen.pk).update(language="zh-hans")
+    _token, secret = issue_token(user=helen, name="t", scopes=["staff"], actor=helen)
+    answer = Client().get("/api/server/list", headers={"Authorization": f"Bearer {secret}"})
+    with translation.override("zh-hans"):
+        assert answer.json()["error"]["message"] == gettext("You may not do this.") != "You may not do this."
