@@ -206,7 +206,7 @@ def groups_short_of_relays(limit: int) -> Iterable[int]:
 
 def _room_for_the_group() -> QuerySet[Server]:
     """Servers that could take one more relay of the group in the query around this one."""
-    with_room = [server.pk for server in open_servers().filter(carried__lt=F("max_relays"))]
+    with_room = open_servers().filter(carried__lt=F("max_relays")).values("pk")
     group = OuterRef(OuterRef("pk"))
     siblings = Relay.objects.filter(group=group, released_at=None, server__ip=OuterRef("ip"))
     wishes = RelayGroup.regions.through.objects.filter(relaygroup=group)

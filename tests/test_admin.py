@@ -40,9 +40,7 @@ def populate(count: int, *, start: int = 0) -> None:
         _serial, lease = services.activate(user=user, code=new_code_of(plan), actor=user)
         relay = lease.relay_group.relays.get(slot=0)
         restart_relay(relay_id=relay.pk, actor=root)
-        RelayHealth.objects.create(
-            relay=relay, status=RelayHealth.Status.UNHEALTHY, error="no_answer", checked_at=now()
-        )
+        RelayHealth.objects.create(relay=relay, status=RelayHealth.Status.UNHEALTHY, error="timeout", checked_at=now())
         note_trouble(relay, "disk_full", "no space left")
         server.status, server.error_code = Server.Status.UNHEALTHY, "unreachable"
         server.save()

@@ -91,6 +91,21 @@ def test_staff_who_are_no_superusers_cannot_raise_themselves(client: Client, roo
     assert (root.is_active, alice.is_active) == (True, False)
 
 
+@pytest.mark.parametrize("model", ["emailaddress", "emailconfirmation"])
+def test_nobody_moves_an_administrators_address_and_has_a_new_password_mailed_there(
+    client: Client, root: User, model: str
+) -> None:
+    helper = make_user("helen", role="admin")
+    helper.user_permissions.set(Permission.objects.filter(content_type__app_label="account"))
+    client.force_login(helper)
+    row = EmailAddress.objects.get(user=root)
+    for address in (f"/admin/account/{model}/", f"/admin/account/{model}/{row.pk}/change/"):
+        answer = client.post(address, {"user": root.pk, "email": "helen@example.net", "verified": "on"})
+        assert answer.status_code == 404
+    row.refresh_from_db()
+    assert row.email == "root@example.com"
+
+
 def test_actions_switch_off_and_on_revoke_and_resend(roots: Client, alice: User, root: User) -> None:
     token, _secret = services.issue_token(user=alice, name="x", scopes=["account"], actor=alice)
     message = services.send_message(actor=root, user=alice, subject="Hello", body="Text")

@@ -10,8 +10,10 @@ from django.urls import reverse
 
 from accounts.models import AuditEntry, User
 from fleet import services
-from fleet.models import Region, Relay, RelayGroup, Server
+from fleet.admin.relays import MoveForm
+from fleet.models import Region, Relay, RelayGroup, Server, Wanted
 from fleet.runtimes.base import HostInfo, Unavailable
+from fleet.services.outages import note_trouble
 from tests.fleet.fleet_parts import group, only_relay, region, server
 
 NEW_SERVER = {
@@ -91,13 +93,33 @@ def test_testing_the_connection_says_in_words_what_came_of_it(roots: Client, mon
     assert "The server cannot be reached. no route to host" in answer.content.decode()
 
 
+def test_the_list_of_relays_in_trouble_leaves_out_those_that_should_not_run(roots: Client, relay: Relay) -> None:
+    note_trouble(relay, "disk_full")
+    listed = {"yes": [relay], "no": []}
+    for _ in range(2):
+        for choice, expected in listed.items():
+            answer = roots.get(reverse("admin:fleet_relay_changelist"), {"trouble": choice})
+            assert list(answer.context["cl"].result_list) == expected, choice
+        services.set_group(group_id=relay.group_id, wanted=Wanted.STOPPED, actor=None)
+        listed = {"yes": [], "no": [relay]}
+
+
+def test_the_form_offers_no_server_on_which_a_sibling_runs(roots: Client, alice: User) -> None:
+    server(1)
+    server(2)
+    primary = group(alice, relays=2).relays.get(slot=0)
+    third = server(3)
+    server(4, ip="192.0.2.2", name="the sibling's address")
+    assert list(MoveForm(None, relay=primary).fields["server"].queryset) == [third]  # type: ignore[attr-defined]
+
+
 def test_a_server_is_deleted_only_when_it_is_empty_and_only_after_asking(roots: Client, relay: Relay) -> None:
     empty, full = Server.objects.get(name="other"), relay.server
     assert full is not None
     assert roots.get(page("server_delete", empty.pk)).status_code == 200
     assert Server.objects.filter(pk=empty.pk).exists()
     answer = roots.post(page("server_delete", full.pk), follow=True)
-    assert "This server still carries 1 relays." in answer.content.decode()
+    assert "This server still carries 1 relay." in answer.content.decode()
     assert roots.post(page("server_delete", empty.pk)).status_code == 302
     assert list(Server.objects.all()) == [full]
     assert last_event() == ("server.deleted", "root")

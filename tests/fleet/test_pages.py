@@ -44,6 +44,8 @@ def test_devices_are_pasted_one_a_line_with_or_without_names(alices: Client, ali
         (key(2), ""),
     }
     assert "laptop of alice" in page
+    assert "2 devices were added." in page
+    assert "1 device was added." in alices.post("/devices/", {"lines": key(3)}, follow=True).content.decode()
 
 
 def test_a_wrong_line_is_named_and_nothing_typed_is_lost(alices: Client) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from functools import partial
+from typing import Any
 
 import pytest
 from django.db import connection
 from django.db.models import QuerySet
 
 from accounts.models import User
+from derp_portal.lib.clock import now
 from derp_portal.lib.errors import PortalError
 from fleet import services
 from fleet.models import Port, Relay, RelayEvent, Server, Wanted
+from fleet.selectors import groups_short_of_relays
 from fleet.services import GroupTerms
 from fleet.tasks import place_waiting
 from tests.fleet.fleet_parts import group, only_relay, region, server
@@ -118,6 +122,58 @@ def test_a_move_to_where_it_is_does_nothing(alice: User) -> None:
     relay = only_relay(group(alice))
     services.move_relay(relay_id=relay.pk, server_id=here.pk, actor=None)
     assert only_relay(relay.group).generation == relay.generation
+
+
+@pytest.mark.parametrize(
+    "unfit",
+    [{"ip": "192.0.2.2"}, {"is_enabled": False}, {"status": Server.Status.UNHEALTHY}],
+    ids=["a sibling's address", "takes no relays", "ill"],
+)
+def test_a_relay_is_not_moved_by_hand_to_a_server_that_does_not_fit(unfit: dict[str, Any], alice: User) -> None:
+    server(1)
+    server(2)
+    primary = group(alice, relays=2).relays.get(slot=0)
+    target = server(3, **unfit)
+    with pytest.raises(PortalError) as caught:
+        services.move_relay(relay_id=primary.pk, server_id=target.pk, actor=None)
+    assert caught.value.code == "no_place"
+    assert Relay.objects.get(pk=primary.pk).server == primary.server
+
+
+def test_a_move_to_the_best_other_server_takes_the_next_best_when_that_one_has_no_port(alice: User) -> None:
+    server(1)
+    relay = only_relay(group(alice))
+    best = server(2, port_first=21000, port_last=21000)
+    Port.objects.create(server=best, number=21000, set_aside_until=now() + timedelta(hours=1))
+    next_best = server(3)
+    assert services.move_relay(relay_id=relay.pk, server_id=None, actor=None).server == next_best
+
+
+def test_a_standby_that_has_no_place_costs_no_identity(alice: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    server(1)
+    bought = group(alice, relays=2)
+    monkeypatch.setattr("fleet.services.groups.make_identity", None)
+    place_waiting()
+    services.ensure_relays(group_id=bought.pk)
+    assert bought.relays.count() == 1
+
+
+@pytest.mark.both_databases
+def test_groups_nothing_can_be_done_for_do_not_keep_others_waiting(alice: User) -> None:
+    server(1)
+    for _ in range(2):
+        group(alice, relays=2)  # No second address for the standbys.
+        group(alice, region_ids=(region("nowhere").pk,))
+    server(2, ip="192.0.2.1", region=region("far"), max_relays=1)
+    group(alice, region_ids=(region("far").pk,))
+    helped = group(alice, region_ids=(region("far").pk,))
+    assert len(list(groups_short_of_relays(limit=10))) == 3, "standbys without a place are left out"
+    Server.objects.filter(max_relays=1).update(max_relays=2)
+    assert list(groups_short_of_relays(limit=1)) == [helped.pk], "although others are older"
+    second = server(3)
+    assert len(list(groups_short_of_relays(limit=10))) == 5
+    place_waiting()
+    assert Relay.objects.filter(server=second, slot=1).count() == 2
 
 
 def test_a_freed_port_is_not_at_once_somebody_elses(alice: User) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
@@ -59,8 +60,13 @@ class OneAtATime:
 
     def __exit__(self, *_error: type[BaseException] | BaseException | TracebackType | None) -> None: ...
 
-    def map(self, do: Callable[[Any], Any], what: Iterable[Any]) -> list[Any]:
-        return [do(one) for one in what]
+    def submit(self, do: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        try:
+            done.set_result(do(*arguments))
+        except BaseException as error:  # noqa: BLE001 - a worker's death is one, and goes to whoever asks for the result
+            done.set_exception(error)
+        return done
 
 
 @contextmanager
