@@ -14,6 +14,7 @@ from ninja import Field, Query, Router, Schema
 
 from accounts.apikit import ErrorOut, Moment, Ok, PageOut, PageQuery, TokenAuth, page, reader_of, sees_everybody
 from accounts.models import User
+from accounts.selectors import user_by_id
 from derp_portal.lib.errors import PortalError
 from fleet import selectors, services
 from fleet.models import Relay, RelayHealth, Server
@@ -128,9 +129,7 @@ class ContainerQuery(PageQuery):
 )
 def allocate(request: HttpRequest, data: AllocateIn) -> dict[str, Any]:
     """Give a user a relay by hand. It has its place when this answers and runs soon after."""
-    owner = User.objects.filter(pk=data.user_id).first()
-    if owner is None:
-        raise PortalError(_("There is no such user."), code="not_found", status=404)
+    owner = user_by_id(data.user_id)
     on = get_object_or_404(Server, pk=data.server_id) if data.server_id is not None else None
     run_until = data.run_until or owner.rental_expiry
     if run_until is None:

@@ -246,9 +246,10 @@ def test_a_broken_rate_file_harms_nobody(kind: str, tmp_path: Path) -> None:
         assert probe(relay.target).healthy
 
 
-def test_connections_above_the_accept_limit_are_closed(kind: str, tmp_path: Path) -> None:
+def test_connections_above_the_accept_limit_are_closed(tmp_path: Path) -> None:
+    """The bundled relay's: derper was seen to end itself at such a limit, which we therefore never set."""
     flags = ["-accept-connection-limit", "0.01", "-accept-connection-burst", "3"]
-    with running_relay(kind, tmp_path, flags=flags) as relay:
+    with running_relay(BUNDLED, tmp_path, flags=flags) as relay:
         # Looking whether the relay serves has used up some of the three, more on a busy machine.
         with pytest.raises(NetworkFailure):
             for _connection in range(3):
