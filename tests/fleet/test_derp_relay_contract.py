@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import socket
 import ssl
@@ -31,18 +30,16 @@ from tests.fleet.derp_processes import (
     KEY_B,
     STRANGER,
     RelayProcess,
-    derper_binary,
     free_port,
     running_relay,
 )
+from tests.parts import need
 
 
 @pytest.fixture(scope="module", params=[DERPER, BUNDLED])
 def kind(request: pytest.FixtureRequest) -> str:
-    if request.param == DERPER and derper_binary() is None:
-        if os.environ.get("REQUIRE_ALL"):
-            pytest.fail("needs the part: derper")
-        pytest.skip("needs the part: derper")
+    if request.param == DERPER:
+        need("derper")
     return str(request.param)
 
 
