@@ -26,9 +26,9 @@ class Plan(models.Model):
     days = models.PositiveIntegerField(_("days"), validators=[MinValueValidator(1)])
     relay_count = models.PositiveSmallIntegerField(
         _("relays"),
-        default=1,
+        default=2,
         validators=[MinValueValidator(1)],
-        help_text=_("Standbys beyond the first are made where further servers exist."),
+        help_text=_("A primary and standbys on other servers, where there are any: losing one then changes nothing."),
     )
     speed_bytes_per_second = models.PositiveBigIntegerField(
         _("speed limit"), default=0, help_text=_("Bytes per second for each device; 0 = no limit.")
@@ -37,7 +37,11 @@ class Plan(models.Model):
         _("traffic quota"), null=True, blank=True, help_text=_("Bytes per term; empty = no limit.")
     )
     regions = models.ManyToManyField(
-        Region, blank=True, related_name="+", verbose_name=_("regions"), help_text=_("None chosen = every region.")
+        Region,
+        blank=True,
+        related_name="+",
+        verbose_name=_("regions"),
+        help_text=_("Tried first; when they have no room, another region is taken. None chosen = anywhere."),
     )
     day_value = models.PositiveIntegerField(
         _("worth of a day"),
@@ -46,6 +50,9 @@ class Plan(models.Model):
         help_text=_("Only the ratio between plans counts: it converts days of one plan into days of another."),
     )
     is_public = models.BooleanField(_("shown to customers"), default=True)
+    priority = models.SmallIntegerField(
+        _("priority"), default=0, help_text=_("Where room is short, relays of higher ones get a place first.")
+    )
     position = models.PositiveSmallIntegerField(_("position"), default=0)
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
 

@@ -36,13 +36,37 @@ class RelayGroup(models.Model):
     wanted_reason = models.CharField(_("reason"), max_length=40, blank=True)
     run_until = models.DateTimeField(_("runs until"))
     relay_count = models.PositiveSmallIntegerField(_("relays"), default=1)
-    regions = models.ManyToManyField(Region, blank=True, related_name="+", verbose_name=_("regions wished for"))
+    regions = models.ManyToManyField(
+        Region,
+        blank=True,
+        related_name="+",
+        verbose_name=_("regions wished for"),
+        help_text=_("Tried first; when they have no room, another region is taken."),
+    )
+    servers = models.ManyToManyField(
+        Server,
+        blank=True,
+        related_name="+",
+        verbose_name=_("servers allowed"),
+        help_text=_("None chosen = every server. Its relays run nowhere else, failover included."),
+    )
+    priority = models.SmallIntegerField(
+        _("priority"), default=0, help_text=_("Where room is short, higher ones get a place first.")
+    )
+    quarantined_at = models.DateTimeField(
+        _("quarantined"),
+        null=True,
+        blank=True,
+        help_text=_("Its relays are not moved by themselves, so that an attack stays where it is."),
+    )
+    quarantine_note = models.CharField(_("why"), max_length=200, blank=True)
     speed_bytes_per_second = models.PositiveBigIntegerField(_("speed limit"), default=0, help_text=_("0 = no limit"))
     quota_bytes = models.PositiveBigIntegerField(_("quota"), null=True, blank=True, help_text=_("Empty = no limit"))
     period_start = models.DateTimeField(_("quota period from"), null=True, blank=True)
     period_end = models.DateTimeField(_("quota period to"), null=True, blank=True)
     map_token = SecretTextField(blank=True, null=True)
     map_token_hash = models.CharField(max_length=64, unique=True, null=True, blank=True)
+    map_fetched_at = models.DateTimeField(_("map URL last fetched"), null=True, blank=True, editable=False)
     last_map = models.JSONField(null=True, blank=True, editable=False)
     released_at = models.DateTimeField(_("released"), null=True, blank=True)
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
@@ -94,6 +118,9 @@ class Relay(models.Model):
 
     wanted = models.CharField(_("wanted"), max_length=8, choices=Wanted.choices, default=Wanted.RUNNING)
     generation = models.PositiveIntegerField(_("generation"), default=1)
+    image = models.CharField(
+        _("relay image"), max_length=200, blank=True, help_text=_("Empty = the fleet's present one.")
+    )
 
     # Written by the reconciler alone.
     observed_state = models.CharField(_("observed"), max_length=12, choices=Observed.choices, default=Observed.UNKNOWN)
@@ -101,12 +128,13 @@ class Relay(models.Model):
     container_id = models.CharField(_("container id"), max_length=80, blank=True)
     started_at = models.DateTimeField(_("started"), null=True, blank=True)
     applied_speed = models.PositiveBigIntegerField(_("speed limit in force"), default=0)
+    applied_deadline = models.DateTimeField(_("deadline known to its host"), null=True, blank=True)
     observed_at = models.DateTimeField(_("observed at"), null=True, blank=True)
     trouble_code = models.CharField(_("trouble"), max_length=40, blank=True)
     trouble_detail = models.TextField(_("trouble in detail"), blank=True)
     trouble_since = models.DateTimeField(_("in trouble since"), null=True, blank=True)
-    tries = models.PositiveIntegerField(default=0, editable=False)
-    next_try_at = models.DateTimeField(null=True, blank=True, editable=False)
+    tries = models.PositiveIntegerField(_("attempts"), default=0, editable=False)
+    next_try_at = models.DateTimeField(_("next attempt at"), null=True, blank=True, editable=False)
 
     upload_bytes = models.PositiveBigIntegerField(_("uploaded"), default=0, help_text=_("From customers to the relay"))
     download_bytes = models.PositiveBigIntegerField(_("downloaded"), default=0)

@@ -4,8 +4,8 @@ GB = 1000**3
 
 # code, name, Chinese name, days, relays, bytes per second for each device, quota in bytes, worth of a day
 PLANS = [
-    ("3-days", "3 days", "3 天", 3, 1, 2_500_000, 20 * GB, 100),
-    ("5-days", "5 days", "5 天", 5, 1, 2_500_000, 40 * GB, 100),
+    ("3-days", "3 days", "3 天", 3, 2, 2_500_000, 20 * GB, 100),
+    ("5-days", "5 days", "5 天", 5, 2, 2_500_000, 40 * GB, 100),
     ("30-days", "30 days", "30 天", 30, 2, 12_500_000, 500 * GB, 200),
     ("365-days", "365 days", "365 天", 365, 2, 12_500_000, 6000 * GB, 200),
 ]
