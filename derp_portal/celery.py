@@ -16,7 +16,9 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "derp_portal.settings")
 app = Celery("derp_portal")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 # A promise: this module is imported with the package, before the settings in it can be read.
-app.add_defaults(lambda: {"task_queues": [Queue(name) for name in settings.CELERY_QUEUES]})
+app.add_defaults(
+    lambda: {"task_queues": [Queue(name) for name in settings.CELERY_QUEUES + settings.CELERY_SLOW_QUEUES]}
+)
 app.steps["worker"].add(DjangoStructLogInitStep)
 app.autodiscover_tasks()
 

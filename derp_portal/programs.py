@@ -170,11 +170,11 @@ def _celery(name: str, *words: str) -> Program:
     return Program(name, [sys.executable, "-m", "celery", "--quiet", "-A", "derp_portal", *words])
 
 
-def worker(queues: tuple[str, ...]) -> Program:
+def worker(name: str, queues: tuple[str, ...]) -> Program:
     """Runs the tasks of all `queues`, four at a time."""
     # Gossip, mingling and heartbeats are for many workers that know of each other; here there is one.
     alone = ("--without-gossip", "--without-mingle", "--without-heartbeat")
-    return _celery("worker", "worker", "-P", "threads", "-c", "4", "-Q", ",".join(queues), *alone)
+    return _celery(name, "worker", "-P", "threads", "-c", "4", "-Q", ",".join(queues), *alone)
 
 
 def beat() -> Program:

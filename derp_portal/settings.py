@@ -182,11 +182,14 @@ CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TASK_DEFAULT_QUEUE = "fleet"
 CELERY_TASK_ROUTES = {
+    # Hosts that do not answer are looked at by workers of their own, so that waiting for them delays no other host.
+    "fleet.tasks.examine_suspect": {"queue": "suspects"},
     "fleet.tasks.*": {"queue": "fleet"},
     "accounts.tasks.*": {"queue": "notify"},
     "serials.tasks.*": {"queue": "money"},
 }
 CELERY_QUEUES = ("fleet", "metering", "notify", "money")
+CELERY_SLOW_QUEUES = ("suspects",)
 CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
 CELERY_TIMEZONE = "UTC"
 
@@ -279,6 +282,11 @@ PORTAL_ID = env.str("PORTAL_ID", default="") or kept_secret(DATA_DIR / "portal_i
 ADMISSION_URL = env.str("ADMISSION_URL", default=PUBLIC_URL).rstrip("/")
 RELAY_IMAGE = env.str("RELAY_IMAGE", default="")
 IMAGES_DIR = DATA_DIR / "images"
+# user:password for relay images that name a registry.
+_registry_login = env.str("REGISTRY_LOGIN", default="").partition(":")
+REGISTRY_AUTH = (_registry_login[0], _registry_login[2]) if _registry_login[0] else None
+# A host that has been silent for so long is lost, and its relays move.
+FAILOVER_GRACE_SECONDS = env.int("FAILOVER_GRACE_SECONDS", default=60)
 # Ports for relays on this machine in the embedded default; two instances side by side need two ranges.
 LOCAL_PORTS = (23000 + PORT % 100 * 100, 23000 + PORT % 100 * 100 + 99)
 RELAYD_SOCKET = RUNTIME_DIR / "relayd.sock"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
 from django.conf import settings
 from django.db.models import Case, Count, Exists, F, OuterRef, Prefetch, Q, QuerySet, Sum, Value, When
-from django.db.models.functions import NullIf
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
@@ -20,6 +20,9 @@ from derp_portal.lib.secrets import fingerprint
 from fleet.derp.map import NodeSpec, derp_map
 from fleet.models import NodeKey, Outage, Region, Relay, RelayEvent, RelayGroup, RelayHealth, Server, Wanted
 from fleet.words import trouble
+
+NEAR_ALLOWANCE = 9
+"""The tenths of its monthly traffic from which on a server takes no more relays and the ones it has move away."""
 
 
 class RelayState(StrEnum):
@@ -168,28 +171,42 @@ def group_by_map_token(token: str) -> RelayGroup | None:
     return RelayGroup.objects.filter(map_token_hash=fingerprint(token)).first()
 
 
+POLLED_WITHIN = timedelta(hours=24)
+"""A map URL fetched so lately is polled by somebody: a change reaches him by itself."""
+
+
+def polls_its_map(group: RelayGroup) -> bool:
+    """Whether the group's owner lets a control plane poll the map URL, as far as one can tell."""
+    return group.map_fetched_at is not None and now() - group.map_fetched_at < POLLED_WITHIN
+
+
 def map_url_of(group: RelayGroup) -> str:
     """The secret address of the group's map, "" when it is turned off."""
     return f"{settings.PUBLIC_URL}/derpmap/{group.map_token}.json" if group.map_token else ""
 
 
 def open_servers() -> QuerySet[Any]:
-    """Healthy servers that take new relays, with `carried` and the `share` of their room that is taken; full ones too.
+    """Servers that take new relays, full ones too: healthy, enabled, not draining, not near their traffic allowance.
 
-    `share` is null for a server that may carry none.
+    With `carried`, their relays, and `promised`, the bytes per second that those may send to one device each.
     """
-    found = Server.objects.filter(is_enabled=True, status=Server.Status.HEALTHY)
-    found = found.annotate(carried=Count("relays", filter=Q(relays__released_at=None)))
-    # PostgreSQL refuses to divide by zero.
-    return found.annotate(share=F("carried") * 1.0 / NullIf(F("max_relays"), 0))
+    found = Server.objects.filter(is_enabled=True, is_draining=False, status=Server.Status.HEALTHY)
+    found = found.exclude(
+        allowance_bytes__isnull=False, allowance_used_bytes__gte=F("allowance_bytes") / 10 * NEAR_ALLOWANCE
+    )
+    live = Q(relays__released_at=None)
+    return found.annotate(
+        carried=Count("relays", filter=live),
+        promised=Sum("relays__group__speed_bytes_per_second", filter=live, default=0),
+    )
 
 
 def groups_short_of_relays(limit: int) -> Iterable[int]:
     """Ids of running groups with fewer placed relays than they should have, for which something can be done.
 
-    Those for which a server has room come first, then those without any relay, then the oldest. Where none has,
-    only groups with a relay that waits are named, so that it says the present reason. A group whose clock stands
-    runs on past its deadline, or waiting too long would mean waiting for ever.
+    Those for which a server has room come first, then those without any relay, higher priorities, the oldest. Where
+    none has, only groups with a relay that waits are named, so that it says the present reason. A group whose clock
+    stands runs on past its deadline, or waiting too long would mean waiting for ever.
     """
     clock_stands = Exists(Outage.objects.filter(group=OuterRef("pk"), ended_at=None))
     live = Relay.objects.filter(group=OuterRef("pk"), released_at=None)
@@ -199,7 +216,7 @@ def groups_short_of_relays(limit: int) -> Iterable[int]:
         .filter(placed__lt=F("relay_count"))
         .annotate(has_room=Exists(_room_for_the_group()), waits=Exists(live.filter(server=None)))
         .filter(Q(has_room=True) | Q(waits=True))
-        .order_by("-has_room", "placed", "id")
+        .order_by("-has_room", "placed", "-priority", "id")
         .values_list("id", flat=True)[:limit]
     )
 
@@ -209,9 +226,9 @@ def _room_for_the_group() -> QuerySet[Server]:
     with_room = open_servers().filter(carried__lt=F("max_relays")).values("pk")
     group = OuterRef(OuterRef("pk"))
     siblings = Relay.objects.filter(group=group, released_at=None, server__ip=OuterRef("ip"))
-    wishes = RelayGroup.regions.through.objects.filter(relaygroup=group)
-    wished_for = ~Exists(wishes) | Exists(wishes.filter(region=OuterRef("region")))
-    return Server.objects.filter(wished_for, ~Exists(siblings), pk__in=with_room)
+    limits = RelayGroup.servers.through.objects.filter(relaygroup=group)
+    allowed = ~Exists(limits) | Exists(limits.filter(server=OuterRef("pk")))
+    return Server.objects.filter(allowed, ~Exists(siblings), pk__in=with_room)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,39 +2,90 @@
 
 from __future__ import annotations
 
+import random
+
 import structlog
 from celery import shared_task
 from django.core.cache import cache
 
-from fleet.models import Relay, Server
-from fleet.monitoring.probing import probe_relays, relays_due_for_a_probe
-from fleet.reconciler.loop import reconcile
+from fleet.models import Evacuation, Relay, Server
+from fleet.monitoring.probing import any_relay_answers, probe_relays, relays_due_for_a_probe
+from fleet.reconciler.loop import PassResult, reconcile
 from fleet.reconciler.volumes import reap_volumes
 from fleet.runtimes.base import RuntimeFailure
 from fleet.selectors import groups_short_of_relays
+from fleet.services.authority import renew_client_certificate
+from fleet.services.enrolment import look_at_server
+from fleet.services.evacuations import carry_on, carry_on_all, lose_server, rescue_relays
 from fleet.services.groups import ensure_relays
-from fleet.services.hosts import look_at_server
+from fleet.services.phases import judge
+from fleet.services.providers import leave_servers_near_their_allowance, remind_of_renewals
+from fleet.services.rollouts import advance_rollout
 
 log = structlog.get_logger(__name__)
 
 FRESH_PROBE_TRIES = 8
 LOOK_AGAIN_SECONDS = 2
+EXAMINATION_SECONDS = 30
 
 
 @shared_task
 def reconcile_server(server_id: int) -> None:
-    """One pass over one server; what was just started is probed at once, so that its owner sees it run."""
-    if not Server.objects.filter(pk=server_id).exists():
+    """One pass over one server; what was just started is probed at once, so that its owner sees it run.
+
+    A server that is not well is left to `examine_suspect`, whose workers nobody else waits for.
+    """
+    server = Server.objects.filter(pk=server_id).first()
+    if server is None:
         return
+    if server.status == Server.Status.HEALTHY:
+        _pass_over(server_id)
+    else:
+        send_examination(server_id)
+
+
+def send_examination(server_id: int) -> None:
+    """Have a server that is not well looked at, unless that is under way: a silent host takes long to give up on."""
+    if cache.add(f"examine:{server_id}", True, EXAMINATION_SECONDS):
+        # Spread a little, so that hosts behind one broken line are not all tried at the same instant.
+        examine_suspect.apply_async((server_id,), countdown=random.random(), expires=EXAMINATION_SECONDS)
+
+
+@shared_task
+def examine_suspect(server_id: int) -> None:
+    """One pass over a server that is not well, and what follows from it: it is well again, or lost for good."""
+    try:
+        if not Server.objects.filter(pk=server_id).exists():
+            return
+        result = _pass_over(server_id)
+        if (
+            result.claimed
+            and not result.reachable
+            and judge(server_id, has_answering_relay=any_relay_answers(server_id))
+        ):
+            lose_server(server_id)
+    finally:
+        cache.delete(f"examine:{server_id}")
+
+
+@shared_task
+def watch_suspects() -> None:
+    """Sweep: look at servers that do not answer more often than at the others."""
+    for server_id in Server.objects.filter(phase=Server.Phase.SUSPECT).values_list("id", flat=True):
+        send_examination(server_id)
+
+
+def _pass_over(server_id: int) -> PassResult:
     result = reconcile(server_id)
     if not result.claimed:
         # Somebody else's pass may have read the rows before ours was committed: look again shortly. Once is enough for
         # all who ask meanwhile, or the messages would pile up behind a slow host.
         if cache.add(f"reconcile-again:{server_id}", True, LOOK_AGAIN_SECONDS):
             reconcile_server.apply_async((server_id,), countdown=LOOK_AGAIN_SECONDS)
-        return
+        return result
     for relay_id in result.started:
         probe_fresh.apply_async((relay_id,), countdown=0.2)
+    return result
 
 
 @shared_task
@@ -59,6 +110,39 @@ def probe_fresh(relay_id: int, tries: int = 0) -> None:
 def probe_due() -> None:
     """Sweep: probe every running relay whose last probe is too old."""
     probe_relays(relays_due_for_a_probe(limit=500))
+
+
+@shared_task
+def carry_on_evacuation(evacuation_id: int) -> None:
+    """Go on with one evacuation."""
+    if Evacuation.objects.filter(pk=evacuation_id).exists():
+        carry_on(evacuation_id)
+
+
+@shared_task
+def carry_on_evacuations() -> None:
+    """Sweep: evacuations go on, and relays that find no place are counted."""
+    carry_on_all()
+
+
+@shared_task
+def rescue() -> None:
+    """Sweep: relays that do not work where they are get a fresh container, then another server."""
+    rescue_relays()
+
+
+@shared_task
+def care_for_servers() -> None:
+    """Sweep: what providers want of us: renewals that come near, allowances that run out, keys that end."""
+    remind_of_renewals()
+    leave_servers_near_their_allowance()
+    renew_client_certificate()
+
+
+@shared_task
+def roll_out() -> None:
+    """Sweep: the roll-out under way takes its next step."""
+    advance_rollout()
 
 
 @shared_task

@@ -20,6 +20,7 @@ from derp_portal.lib.errors import PortalError
 from fleet import door, selectors, services
 from fleet.access import node_key_for
 from fleet.forms import DevicesForm, NodeKeyFilter
+from fleet.services.groups import note_map_fetched
 from fleet.tables import DevicesTable
 
 PLAIN = "text/plain; charset=utf-8"
@@ -51,6 +52,7 @@ def derp_map(request: HttpRequest, token: str) -> HttpResponse:
     content = selectors.derp_map_of(group)
     if content is None:
         return HttpResponse("the relay has no place yet, try again soon\n", status=503, content_type=PLAIN)
+    note_map_fetched(group)
     body = json.dumps(content, indent=1)
     etag = f'"{hashlib.sha256(body.encode()).hexdigest()[:32]}"'
     if request.headers.get("If-None-Match") == etag:

@@ -18,7 +18,7 @@ from tests import parts, servers
 if TYPE_CHECKING:
     from accounts.models import User
 
-pytest_plugins = ["tests.fleet.engines"]
+pytest_plugins = ["tests.fleet.engines", "tests.fleet.hosts"]
 
 PASSWORD = "correct horse battery"
 """Every member of the cast logs in with it."""

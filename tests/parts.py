@@ -109,5 +109,7 @@ _PARTS: dict[str, Callable[[], str]] = {
     "postgresql": _postgresql,
     "redis": _program("redis-server", package="apt install redis-server"),
     "root": _root,
+    # Debian keeps it off the PATH of everybody but root.
+    "sshd": _program("sshd", "/usr/sbin/sshd", package="apt install openssh-server"),
     "valkey": _valkey,
 }

@@ -31,6 +31,7 @@ class Alert(models.Model):
     severity = models.CharField(_("severity"), max_length=12, choices=Severity.choices)
     subject = models.CharField(_("subject"), max_length=80, help_text=_("What it is about, as a key."))
     message = models.TextField(_("message"))
+    params = models.JSONField(default=dict, editable=False)
     server = models.ForeignKey(
         Server, null=True, blank=True, on_delete=models.CASCADE, related_name="alerts", verbose_name=_("server")
     )

@@ -14,6 +14,7 @@ from fleet.derp.keys import derive_private, format_node_key, public_of
 from fleet.derp.probe import ProbeResult, Target, probe
 from fleet.models import Relay, RelayEvent, RelayHealth, Wanted
 from fleet.services.events import relay_event
+from fleet.services.moves import note_answers
 
 PROBE_EVERY = timedelta(seconds=60)
 FAILURES_UNTIL_UNHEALTHY = 3
@@ -21,6 +22,8 @@ START_GRACE = timedelta(seconds=10)
 """For so long after its start a relay that does not answer is starting, not ill."""
 TIMEOUT_SECONDS = 5.0
 THREADS = 16
+SAMPLE = 5
+SAMPLE_TIMEOUT_SECONDS = 2.0
 
 
 def probe_keys(relay: Relay) -> tuple[bytes, bytes]:
@@ -45,15 +48,29 @@ def relays_due_for_a_probe(limit: int) -> list[Relay]:
     )
 
 
-def probe_relays(relays: Iterable[Relay]) -> list[ProbeResult]:
+def probe_relays(relays: Iterable[Relay], *, timeout: float = TIMEOUT_SECONDS) -> list[ProbeResult]:
     """Probe these relays (with server and port), several at a time, and keep the results."""
     listed = list(relays)
     targets = [_target(relay) for relay in listed]
     with ThreadPoolExecutor(THREADS, thread_name_prefix="probe") as pool:
-        results = list(pool.map(lambda target: probe(target, TIMEOUT_SECONDS), targets))
+        results = list(pool.map(lambda target: probe(target, timeout), targets))
     for relay, result in zip(listed, results, strict=True):
         keep(relay, result)
+    note_answers([relay.pk for relay, result in zip(listed, results, strict=True) if result.healthy])
     return results
+
+
+def any_relay_answers(server_id: int) -> bool:
+    """Whether any of a few relays of a server whose engine is silent still answers a probe: the other angle."""
+    running = Relay.objects.filter(
+        server=server_id,
+        released_at=None,
+        wanted=Wanted.RUNNING,
+        observed_state=Relay.Observed.RUNNING,
+        port__isnull=False,
+    )
+    sample = running.select_related("server", "port", "health").order_by("?")[:SAMPLE]
+    return any(result.healthy for result in probe_relays(sample, timeout=SAMPLE_TIMEOUT_SECONDS))
 
 
 def _target(relay: Relay) -> Target:

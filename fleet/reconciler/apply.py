@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from fleet.runtimes.base import Rejected, RelaySpec, Runtime, RuntimeFailure
+from fleet.runtimes.base import Rejected, RelaySpec, Runtime, RuntimeFailure, Unavailable
 
 from .plan import Action, Create, Reload, Remove, Start
 
@@ -36,6 +36,9 @@ def carry_out(
 ) -> list[Outcome]:
     """Carry out the actions in no particular order, `THREADS` at a time. One that fails stops no other.
 
+    But once the host itself does not answer, what has not begun fails with it: a frozen engine would otherwise cost
+    its time-out for every action.
+
     `specs` has the full specification of every relay that is created, started or reloaded. Touches no database.
     `beat` is called in the caller's thread every `BEAT_SECONDS` while the host takes its time.
     """
@@ -47,7 +50,8 @@ def carry_out(
             loading = pool.submit(_ensure_images, images, open_runtime)
             _wait([loading], beat)
             loading.result()
-        futures = [pool.submit(_attempt, action, specs, open_runtime) for action in actions]
+        host = _Host(open_runtime)
+        futures = [pool.submit(_attempt, action, specs, host) for action in actions]
         _wait(futures, beat)
     return [future.result() for future in futures]
 
@@ -71,12 +75,24 @@ def _ensure_images(images: set[str], open_runtime: Callable[[], Runtime]) -> Non
         runtime.close()
 
 
-def _attempt(action: Action, specs: dict[int, RelaySpec], open_runtime: Callable[[], Runtime]) -> Outcome:
-    runtime = open_runtime()
+@dataclass
+class _Host:
+    """The host for all threads of one call; `silence` is how it failed to answer one of them."""
+
+    open_runtime: Callable[[], Runtime]
+    silence: RuntimeFailure | None = None
+
+
+def _attempt(action: Action, specs: dict[int, RelaySpec], host: _Host) -> Outcome:
+    if host.silence:
+        return Outcome(action, failure=host.silence)
+    runtime = host.open_runtime()
     try:
         return Outcome(action, container_id=_do(action, specs, runtime))
     except RuntimeFailure as failure:
         log.warning("action_failed", action=type(action).__name__, name=action.name, code=failure.code)
+        if isinstance(failure, Unavailable) and failure.code != "busy":
+            host.silence = failure
         return Outcome(action, failure=failure)
     finally:
         runtime.close()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from datetime import timedelta
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from django.conf import settings
@@ -11,15 +13,21 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from derp_portal.lib.clock import now
 from fleet.derp.keys import derper_key_file
-from fleet.engines import relay_image
-from fleet.models import Outage, Relay, Server, Wanted
-from fleet.runtimes.base import RELAY_DIR, RelaySpec
+from fleet.engines import image_of, relay_image
+from fleet.models import Move, Outage, Relay, Server, Wanted
+from fleet.runtimes.base import DEADLINE_FILE, RELAY_DIR, RelaySpec
 
 from .plan import WantedRelay
 
 RATE_FILE = "rate.json"
 HOST_ALIAS = "host.docker.internal"
 SECRETS = ("derper_key", "certificate_key", "admission_secret", "debug_key")
+
+CLOCK_STANDS = Exists(Outage.objects.filter(group=OuterRef("group"), ended_at=None))
+"""Of a relay: its group has an open outage, so that its deadline is being put off."""
+
+FENCE_SLACK = timedelta(minutes=5)
+"""The host's own deadline is so much later than ours: it acts only when we do not, and its clock may be ahead."""
 
 SPEED_UNKNOWN = 2**63 - 1
 """The limit in force while the host is being told another one: whoever dies then leaves it to be told again."""
@@ -31,12 +39,21 @@ def wanted_rows(server_id: int) -> QuerySet[Relay]:
     A deadline that has passed counts although no one has written it down yet; a group whose clock stands
     is still wanted, or it could never recover.
     """
-    clock_stands = Exists(Outage.objects.filter(group=OuterRef("group"), ended_at=None))
+    placed_here = Relay.objects.filter(server_id=server_id, port__isnull=False)
     return (
-        Relay.objects.filter(server_id=server_id, released_at=None, wanted=Wanted.RUNNING, port__isnull=False)
-        .filter(Q(group__run_until__gt=now()) | clock_stands)
-        .select_related("group", "port", "server")
+        placed_here.filter(should_run()).annotate(clock_stands=CLOCK_STANDS).select_related("group", "port", "server")
     )
+
+
+def should_run() -> Q:
+    """Relays that are wanted running and have time left."""
+    return Q(Q(group__run_until__gt=now()) | Q(CLOCK_STANDS), released_at=None, wanted=Wanted.RUNNING)
+
+
+def spared_containers(server_id: int) -> set[str]:
+    """Names of containers whose relays are moving away and still serve here until they answer at the new place."""
+    leaving = Relay.objects.filter(should_run(), moves__state=Move.State.PLACED, moves__from_server=server_id)
+    return {f"{code}-{generation}" for code, generation in leaving.values_list("code", "moves__from_generation")}
 
 
 def desired(server: Server) -> tuple[list[WantedRelay], dict[int, Relay]]:
@@ -47,12 +64,18 @@ def desired(server: Server) -> tuple[list[WantedRelay], dict[int, Relay]]:
         WantedRelay(
             relay_id=relay.pk,
             name=relay.container_name,
-            digest=digest_of(relay, image),
-            has_stale_rate=relay.applied_speed != relay.group.speed_bytes_per_second,
+            digest=digest_of(relay, image_of(relay, image)),
+            is_stale=_is_stale(relay),
         )
         for relay in rows.values()
     ]
     return wanted, rows
+
+
+def _is_stale(relay: Any) -> bool:
+    """While the clock stands the deadline moves with every moment; it is told once the relay runs again."""
+    has_old_deadline = not relay.clock_stands and relay.applied_deadline != relay.group.run_until
+    return bool(has_old_deadline or relay.applied_speed != relay.group.speed_bytes_per_second)
 
 
 def digest_of(relay: Relay, image: str) -> str:
@@ -105,11 +128,20 @@ def rate_file(relay: Relay) -> bytes:
     return json.dumps(rates).encode()
 
 
+def deadline_file(relay: Relay) -> bytes:
+    """When the host stops the relay by itself, should nobody tell it otherwise before."""
+    group = relay.group
+    outage = group.outages.filter(ended_at=None).first()
+    # What a standing clock will give back is given in advance, or a relay that returns would be stopped at once.
+    owed = now() - outage.started_at if outage else timedelta()
+    return f"{int((group.run_until + owed + FENCE_SLACK).timestamp())}\n".encode()
+
+
 def full_spec(relay: Relay) -> RelaySpec:
     """Everything the host needs to run the relay. Reads the relay's secrets."""
     server = relay.server
     assert server is not None
-    image = relay_image(server)
+    image = image_of(relay, relay_image(server))
     admission = f"{_admission_base(relay)}/derp/admit/{relay.admission_secret}"
     return RelaySpec(
         name=relay.container_name,
@@ -127,6 +159,7 @@ def full_spec(relay: Relay) -> RelaySpec:
             f"{relay.host_name}.key": relay.certificate_key.encode(),
             "debug.key": relay.debug_key.encode(),
             RATE_FILE: rate_file(relay),
+            DEADLINE_FILE: deadline_file(relay),
         },
         port=relay.port.number,
         bind_ip=_bind_ip(relay),

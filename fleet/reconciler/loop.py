@@ -19,7 +19,7 @@ from fleet.services.outages import clear_trouble, note_trouble, open_outage_if_d
 from fleet.services.placement import change_port
 
 from .apply import Outcome, carry_out
-from .desired import SPEED_UNKNOWN, desired, full_spec, wanted_rows
+from .desired import SPEED_UNKNOWN, desired, full_spec, spared_containers, wanted_rows
 from .observe import list_containers, note_containers, note_gone, note_observed, note_removed, note_seen
 from .plan import Action, Create, Reload, Remove, Start, plan
 
@@ -79,7 +79,7 @@ def _pass(server: Server, runtime_for: Callable[[Server], Runtime], renew: Calla
     finally:
         runtime.close()
     wanted, rows = desired(server)
-    actions = _due(plan(wanted, observed), rows)
+    actions = _due(plan(wanted, observed, spared_containers(server.pk)), rows)
     # Written before anything is created: a server that is deleted meanwhile must know of it.
     containers = len(observed) + sum(isinstance(action, Create) for action in actions)
     note_seen(server, containers)
@@ -164,7 +164,7 @@ class _Work:
         relay.next_try_at = now() + timedelta(seconds=wait)
         relay.save(update_fields=["tries", "next_try_at"])
         if isinstance(action, Reload):
-            return  # It serves on, at the speed it had.
+            return  # It serves on, at the speed and until the moment it knew.
         note_trouble(relay, failure.code, failure.detail)
         # A port that the relay's own old container still holds is not a stranger's: keep it, the map names it.
         if failure.code == "port_taken" and relay.pk not in {left.relay_id for left in self.unremoved}:
@@ -173,8 +173,8 @@ class _Work:
 
 def _note_done(relay: Relay, outcome: Outcome, result: PassResult) -> None:
     relay.tries, relay.next_try_at = 0, None
-    relay.applied_speed = relay.group.speed_bytes_per_second
-    fields = ["tries", "next_try_at", "applied_speed"]
+    relay.applied_speed, relay.applied_deadline = relay.group.speed_bytes_per_second, relay.group.run_until
+    fields = ["tries", "next_try_at", "applied_speed", "applied_deadline"]
     if isinstance(outcome.action, Create | Start):
         relay.observed_state, relay.observed_generation = Relay.Observed.RUNNING, relay.generation
         relay.observed_at = relay.started_at = now()

@@ -9,9 +9,11 @@ from django.conf import settings
 from derp_portal.lib.clock import now
 from fleet.models import Relay, RelayEvent, Server
 from fleet.runtimes.base import Observed, Runtime, RuntimeFailure, State
+from fleet.services.enrolment import know_again
 from fleet.services.events import relay_event
+from fleet.services.phases import look_failed, look_succeeded
 
-from .desired import SECRETS
+from .desired import SECRETS, SPEED_UNKNOWN
 
 OBSERVED = {
     State.CREATED: Relay.Observed.CREATED,
@@ -24,36 +26,35 @@ OBSERVED = {
 def list_containers(server: Server, runtime: Runtime) -> list[Observed]:
     """Our containers on the host. Raises RuntimeFailure; then nothing may be concluded from it."""
     try:
+        if server.phase != Server.Phase.HEALTHY or _is_unknown(server):
+            know_again(server, runtime)
+            # It may have come back with an older disk: every relay is told its limits again.
+            Relay.objects.filter(server=server).update(applied_speed=SPEED_UNKNOWN)
         found = runtime.list(settings.PORTAL_ID)
     except RuntimeFailure as failure:
-        note_unseen(server, failure)
+        look_failed(server.pk, code=failure.code, detail=failure.detail)
         raise
     return found
 
 
-def note_unseen(server: Server, failure: RuntimeFailure) -> None:
-    """The host did not answer: unhealthy, with the reason, since when it began."""
-    Server.objects.filter(pk=server.pk).update(
-        status=Server.Status.UNHEALTHY,
-        error_code=failure.code,
-        error_detail=failure.detail[:2000],
-        error_since=server.error_since or now(),
-        updated_at=now(),
-    )
+def _is_unknown(server: Server) -> bool:
+    return server.runtime == Server.Runtime.DOCKER and not server.engine_id
 
 
 def note_seen(server: Server, containers: int) -> None:
-    """The host answered. `containers` is how many of ours there may be from now on."""
+    """The host answered. `containers` is how many of ours there may be from now on.
+
+    A host that is well costs one write; one that was not changes its phase.
+    """
     carried = server.relays.filter(released_at=None).count()
-    Server.objects.filter(pk=server.pk).update(
-        status=Server.Status.HEALTHY,
-        error_code="",
-        error_detail="",
-        error_since=None,
-        last_seen_at=now(),
-        containers=containers,
-        load=round(carried / server.max_relays, 4) if server.max_relays else 1.0,
-    )
+    seen = {
+        "containers": containers,
+        "load": round(carried / server.max_relays, 4) if server.max_relays else 1.0,
+    }
+    well = Server.objects.filter(pk=server.pk, phase=Server.Phase.HEALTHY, failed_looks=0)
+    if not well.update(last_seen_at=now(), **seen):
+        look_succeeded(server.pk)
+        Server.objects.filter(pk=server.pk).update(**seen)
 
 
 def note_containers(server: Server, containers: int) -> None:

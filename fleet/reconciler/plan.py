@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from fleet.runtimes.base import Observed, State
@@ -12,13 +12,13 @@ from fleet.runtimes.base import Observed, State
 class WantedRelay:
     """A relay that should run on the server being looked at. `name` carries code and generation.
 
-    `has_stale_rate` says that the speed limit in force is not the one it should have.
+    `is_stale` says that the speed limit in force, or the deadline its host knows, is not the one it should have.
     """
 
     relay_id: int
     name: str
     digest: str
-    has_stale_rate: bool = False
+    is_stale: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Reload:
-    """Write the rate file again and let the running relay read it."""
+    """Write the files again and let the running relay read its speed limit and deadline."""
 
     relay_id: int
     name: str
@@ -56,8 +56,11 @@ class Reload:
 Action = Remove | Create | Start | Reload
 
 
-def plan(wanted: Iterable[WantedRelay], observed: Iterable[Observed]) -> list[Action]:
+def plan(wanted: Iterable[WantedRelay], observed: Iterable[Observed], spared: Collection[str] = ()) -> list[Action]:
     """The actions that lead from `observed` to exactly one container per wanted relay and none unwanted.
+
+    Containers named in `spared` are left as they are: their relays are moving away and serve here until the new
+    place answers.
 
     Removals come first, since they free the ports and names that creations need. Planning again after all
     actions succeeded gives nothing to do; after some failed it gives those again.
@@ -74,7 +77,9 @@ def plan(wanted: Iterable[WantedRelay], observed: Iterable[Observed]) -> list[Ac
             others.append(Create(want.relay_id, want.name))
         elif container.state in (State.CREATED, State.EXITED):
             others.append(Start(want.relay_id, want.name))
-        elif want.has_stale_rate:
+        elif want.is_stale:
             others.append(Reload(want.relay_id, want.name))
-    removals.extend(Remove(container.name, container.relay_id) for container in have.values())
+    removals.extend(
+        Remove(container.name, container.relay_id) for container in have.values() if container.name not in spared
+    )
     return removals + others

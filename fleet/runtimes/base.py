@@ -18,9 +18,21 @@ LABEL_PORTAL = "derp-portal.portal"
 LABEL_RELAY = "derp-portal.relay"
 LABEL_GENERATION = "derp-portal.generation"
 LABEL_DIGEST = "derp-portal.digest"
+LABEL_HOST = "derp-portal.host"
+"""On the volume that says which portal a host belongs to."""
+LABEL_TASK = "derp-portal.task"
+"""On throw-away containers. They have no `LABEL_PORTAL`: nobody lists them as relays."""
 
 RELAY_DIR = "{dir}"
 """Stands in arguments, environment and nowhere else for the folder that holds `RelaySpec.files`."""
+
+DEADLINE_FILE = "deadline"
+"""The file until whose moment the host lets the relay run: ASCII decimal Unix seconds and a newline.
+
+While it is missing, unreadable or has passed, the host keeps the relay down without being asked, across restarts
+of everything; once it lies ahead again, the host brings the relay back. In between the state stays `RUNNING`,
+because the container is as wanted (`docs/adr/0008-warden.md`).
+"""
 
 PLAIN_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,99}")
 """Names of containers and volumes: what every engine takes, and never a path."""
@@ -41,7 +53,8 @@ class RuntimeFailure(Exception):
 class Unavailable(RuntimeFailure):
     """The host could not be asked, or could not answer now. Trying again later may help.
 
-    Codes: `unreachable`, `timeout`, `busy`.
+    Codes: `unreachable` (the line broke, or no way leads there), `connection_refused`, `name_unknown`, `no_socket`,
+    `ssh_failed`, `timeout`, `busy`.
     """
 
 
@@ -50,8 +63,32 @@ class Rejected(RuntimeFailure):
 
     `refused` is what no other code says; its detail is the engine's own words.
     Codes: `image_missing`, `image_build_failed`, `disk_full`, `port_taken`, `name_taken`,
-    `not_found`, `not_an_engine`, `invalid_spec`, `refused`.
+    `not_found`, `invalid_spec`, `unsupported`, `refused`.
+    Codes of pulling an image: `pull_failed`, `registry_denied`.
+    Codes of a wrong address, or of what answers there: `invalid_endpoint`, `insecure_endpoint`, `not_an_engine`,
+    `engine_too_old`, `no_permission`.
+    Codes of TLS: `wrong_ca`, `wrong_name`, `certificate_expired`, `client_refused`, `bad_credentials`.
+    Codes of ssh: `ssh_denied`, `host_key_changed`, `ssh_failed`, `bad_credentials`.
+    Codes of what the host tells of itself, judged by whoever enrols it: `clock_off`, `enrolled_twice`,
+    `foreign_portal`.
     """
+
+
+@dataclass(frozen=True, slots=True)
+class TlsCredentials:
+    """What proves an engine to us and us to the engine, as PEM text. Never printed: it holds a key."""
+
+    ca_pem: str = field(repr=False)
+    cert_pem: str = field(repr=False)
+    key_pem: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SshCredentials:
+    """The portal's key, and the host key that must answer, as `ssh-ed25519 AAAA…` ("" = whichever answers first)."""
+
+    private_key_pem: str = field(repr=False)
+    host_key: str = ""
 
 
 class State(StrEnum):
@@ -156,13 +193,50 @@ class Observed:
 
 @dataclass(frozen=True, slots=True)
 class HostInfo:
-    """What the host tells of itself: engine name and version, cores, memory in bytes, free text hardware."""
+    """What the host tells of itself: engine name and version, cores, memory in bytes, free text hardware.
+
+    `engine_id` is the same under every address the engine has; "" when unknown. `clock` is the host's, aware.
+    `host_key` is the one that answered over ssh, fit for `SshCredentials`.
+    """
 
     engine: str
     version: str
     cores: int
     memory_bytes: int
     hardware: dict[str, str] = field(default_factory=dict)
+    engine_id: str = ""
+    clock: datetime | None = None
+    host_key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSpec:
+    """A program of the relay image to be run once, for at most `seconds`; `port` is published on TCP and UDP."""
+
+    image: str
+    args: tuple[str, ...]
+    port: int = 0
+    seconds: int = 20
+    portal_id: str = ""
+    entrypoint: str = "/warden"
+
+    def check(self) -> None:
+        """Raise `Rejected("invalid_spec")` for what no host may be asked to do."""
+        if not 0 <= self.port <= 65535:
+            raise Rejected("invalid_spec", f"port {self.port} is out of range")
+        if not 1 <= self.seconds <= TASK_SECONDS:
+            raise Rejected("invalid_spec", f"a task takes 1 to {TASK_SECONDS} seconds, not {self.seconds}")
+
+
+TASK_SECONDS = 120
+TASK_OUTPUT = 64 * 1024
+"""Bytes of its standard output a task gives back at most; what comes later is cut off."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskResult:
+    exit_code: int
+    output: str
 
 
 class Runtime(Protocol):
@@ -178,8 +252,11 @@ class Runtime(Protocol):
 
     def info(self) -> HostInfo: ...
 
+    def claim(self, portal_id: str) -> str:
+        """Mark the host as that portal's unless it is another's already; returns the owner's portal id."""
+
     def ensure_image(self, image: str) -> None:
-        """Make `image` present on the host, loading the portal's stored archive if need be."""
+        """Make `image` present on the host: from the portal's stored archive, else from the registry it names."""
 
     def list_volumes(self, portal_id: str) -> list[str]:
         """Names of our volumes on the host, so that the ones nobody owns can be dropped."""
@@ -207,5 +284,11 @@ class Runtime(Protocol):
 
     def remove_volume(self, name: str) -> None:
         """Drop it. One that a container still refers to is `Unavailable("busy")`."""
+
+    def run_task(self, task: TaskSpec) -> TaskResult:
+        """Run a throw-away container to its end; it is removed whatever happens. `Unavailable("timeout")` if it hangs.
+
+        A port that somebody holds is `Rejected("port_taken")`. A host without containers says `unsupported`.
+        """
 
     def close(self) -> None: ...

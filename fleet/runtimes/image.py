@@ -1,4 +1,4 @@
-"""Builds the relay image without an engine: a static derper, a CA bundle, nothing else.
+"""Builds the relay image without an engine: a static derper, the warden that fences it, a CA bundle, nothing else.
 
 There is no official image, and registries are out of reach for many hosts, so the portal keeps a
 docker-archive of its own and loads it through the engine's API.
@@ -26,6 +26,9 @@ from .base import Rejected
 
 DERPER_VERSION = "v1.102.3"
 DERPER_MODULE = "tailscale.com/cmd/derper"
+WARDEN_VERSION = "w1"
+"""Part of the image's name: hosts keep an image as long as its name stays, so a changed warden needs another one."""
+WARDEN_SOURCE = Path(__file__).with_name("warden")
 REPOSITORY = "derp-portal/derper"
 RELAY_UID = 65532
 CA_PATH = "etc/ssl/certs/ca-certificates.crt"
@@ -36,8 +39,8 @@ _PT_INTERP = 3
 
 
 def image_name(version: str = DERPER_VERSION) -> str:
-    """The reference under which hosts know the image, such as `derp-portal/derper:1.102.3`."""
-    return f"{REPOSITORY}:{version.removeprefix('v')}"
+    """The reference under which hosts know the image, such as `derp-portal/derper:1.102.3-w1`."""
+    return f"{REPOSITORY}:{version.removeprefix('v')}-{WARDEN_VERSION}"
 
 
 def archive_path(image: str, images_dir: Path) -> Path:
@@ -54,19 +57,22 @@ def stored_archive(image: str, images_dir: Path) -> Path:
 
 
 def relay_image(version: str, images_dir: Path, *, derper: Path | None = None, rebuild: bool = False) -> Path:
-    """Build and keep the archive of the relay image, or give the one kept. `derper` saves the build.
+    """Build and keep the archive of the relay image, or give the one kept. Needs Go; `derper` saves building that too.
 
     Raises `Rejected` with `image_build_failed` or `disk_full`; a half-written archive is never left in place.
     """
+    _check_is_version(version)
     path = archive_path(image_name(version), images_dir)
     if path.is_file() and not rebuild:
         return path
     images_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="derper-", dir=images_dir) as workdir:
-        binary = derper or build_derper(version, Path(workdir))
-        _check_version(binary, version)
+        derper = derper or build_derper(version, Path(workdir))
+        _check_told_version(derper, version)
         try:
-            content = pack_image(image_name(version), binary.read_bytes(), Path(certifi.where()).read_bytes())
+            relay = derper.read_bytes()
+            warden = build_warden(architecture_of(relay, "derper"), Path(workdir)).read_bytes()
+            content = pack_image(image_name(version), relay, warden, Path(certifi.where()).read_bytes())
             draft = Path(workdir) / "image.tar"
             draft.write_bytes(content)
             os.replace(draft, path)
@@ -77,23 +83,41 @@ def relay_image(version: str, images_dir: Path, *, derper: Path | None = None, r
 
 def build_derper(version: str, workdir: Path) -> Path:
     """Compile derper of that version with the Go tool chain; returns the static binary inside `workdir`."""
-    if not re.fullmatch(r"v\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?", version):
-        raise Rejected("image_build_failed", f"{version!r} is not a version such as {DERPER_VERSION}")
+    _check_is_version(version)
+    bin_dir = workdir / "bin"
+    bin_dir.mkdir(parents=True, exist_ok=True)
+    arguments = ["install", "-trimpath", "-ldflags=-s -w", f"{DERPER_MODULE}@{version}"]
+    _go(arguments, cwd=workdir, GOBIN=str(bin_dir.resolve()))
+    return bin_dir / "derper"
+
+
+def build_warden(architecture: str, workdir: Path) -> Path:
+    """Compile our own entry point for that architecture, from the source beside this module and without a network.
+
+    Returns the static binary inside `workdir`. The same tool chain gives the same bytes wherever it runs.
+    """
+    target = workdir.resolve() / "warden"
+    flags = f"-ldflags=-s -w -buildid= -X main.version={WARDEN_VERSION}"
+    # Settings of whoever builds must not leak in: they would change the bytes, or ask a proxy for a newer tool chain.
+    fixed = {"GOOS": "linux", "GOARCH": architecture, "GOAMD64": "v1", "GOPROXY": "off", "GOTOOLCHAIN": "local"}
+    fixed |= {"GOFLAGS": "-mod=readonly", "GOWORK": "off", "GOEXPERIMENT": ""}
+    _go(["build", "-trimpath", "-buildvcs=false", flags, "-o", str(target), "."], cwd=WARDEN_SOURCE, **fixed)
+    return target
+
+
+def _go(arguments: list[str], *, cwd: Path, **env: str) -> None:
+    """Run the Go tool chain for a static program; raises `Rejected` with its own words when it fails."""
     go = shutil.which("go")
     if go is None:
         raise Rejected(
             "image_build_failed",
-            "the Go tool chain is not on PATH: install Go, or name a static derper binary in DERPER_BIN",
+            "the Go tool chain is not on PATH: install Go 1.21 or newer (https://go.dev/dl/, or your system's golang)",
         )
-    bin_dir = workdir / "bin"
-    bin_dir.mkdir(parents=True, exist_ok=True)
-    env = {**os.environ, "CGO_ENABLED": "0", "GOBIN": str(bin_dir.resolve())}
-    command = [go, "install", "-trimpath", "-ldflags=-s -w", f"{DERPER_MODULE}@{version}"]
     try:
         done = subprocess.run(
-            command,
-            cwd=workdir,
-            env=env,
+            [go, *arguments],
+            cwd=cwd,
+            env={**os.environ, "CGO_ENABLED": "0", **env},
             capture_output=True,
             check=False,
             text=True,
@@ -105,13 +129,19 @@ def build_derper(version: str, workdir: Path) -> Path:
     if done.returncode != 0:
         code = "disk_full" if "no space left on device" in done.stderr else "image_build_failed"
         raise Rejected(code, done.stderr.strip()[-2000:] or f"go exited with {done.returncode}")
-    return bin_dir / "derper"
 
 
-def pack_image(name: str, binary: bytes, ca_bundle: bytes) -> bytes:
-    """A docker-archive of a `FROM scratch` image. The same inputs give the same bytes, so the same image id."""
+def pack_image(name: str, derper: bytes, warden: bytes, ca_bundle: bytes) -> bytes:
+    """A docker-archive of a `FROM scratch` image. The same inputs give the same bytes, so the same image id.
+
+    The warden comes first and runs derper with the container's arguments; ADR 0008 says why.
+    """
+    architecture = architecture_of(derper, "derper")
+    if architecture_of(warden, "warden") != architecture:
+        raise Rejected("image_build_failed", f"warden is not for {architecture}, as derper is")
     layer = _tar(
-        _Member("derper", binary, 0o755),
+        _Member("warden", warden, 0o755),
+        _Member("derper", derper, 0o755),
         _Member("etc", None, 0o755),
         _Member("etc/ssl", None, 0o755),
         _Member("etc/ssl/certs", None, 0o755),
@@ -122,12 +152,12 @@ def pack_image(name: str, binary: bytes, ca_bundle: bytes) -> bytes:
     layer_digest = hashlib.sha256(layer).hexdigest()
     config = _json(
         {
-            "architecture": _architecture(binary),
+            "architecture": architecture,
             "os": "linux",
             "created": "1970-01-01T00:00:00Z",
             "config": {
                 "User": f"{RELAY_UID}:{RELAY_UID}",
-                "Entrypoint": ["/derper"],
+                "Entrypoint": ["/warden", "run", "/derper"],
                 "Env": ["PATH=/", f"SSL_CERT_FILE=/{CA_PATH}"],
                 "StopSignal": "SIGTERM",
                 "WorkingDir": "/",
@@ -170,23 +200,28 @@ def _json(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
-def _architecture(binary: bytes) -> str:
-    """The image's architecture, read from the program; refuses what a scratch image cannot run."""
+def architecture_of(binary: bytes, name: str) -> str:
+    """The architecture in Go's and Docker's words, read from the program; refuses what a scratch image cannot run."""
     if len(binary) < 64 or binary[:6] != b"\x7fELF\x02\x01":
-        raise Rejected("image_build_failed", "derper is not a 64-bit Linux program")
+        raise Rejected("image_build_failed", f"{name} is not a 64-bit Linux program")
     machine = struct.unpack_from("<H", binary, 18)[0]
     if machine not in _ELF_MACHINES:
-        raise Rejected("image_build_failed", f"derper is for an unsupported processor (ELF machine {machine})")
+        raise Rejected("image_build_failed", f"{name} is for an unsupported processor (ELF machine {machine})")
     table, (entry_size, entries) = struct.unpack_from("<Q", binary, 32)[0], struct.unpack_from("<HH", binary, 54)
     headers = [table + index * entry_size for index in range(entries)]
     if any(offset + 4 > len(binary) for offset in headers):
-        raise Rejected("image_build_failed", "derper is cut short")
+        raise Rejected("image_build_failed", f"{name} is cut short")
     if any(struct.unpack_from("<I", binary, offset)[0] == _PT_INTERP for offset in headers):
-        raise Rejected("image_build_failed", "derper is linked dynamically: build it with CGO_ENABLED=0")
+        raise Rejected("image_build_failed", f"{name} is linked dynamically: build it with CGO_ENABLED=0")
     return _ELF_MACHINES[machine]
 
 
-def _check_version(binary: Path, version: str) -> None:
+def _check_is_version(version: str) -> None:
+    if not re.fullmatch(r"v\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?", version):
+        raise Rejected("image_build_failed", f"{version!r} is not a version such as {DERPER_VERSION}")
+
+
+def _check_told_version(binary: Path, version: str) -> None:
     """An image must not be called 1.102.3 and hold something else."""
     try:
         done = subprocess.run([binary, "-version"], capture_output=True, check=False, text=True, timeout=20)

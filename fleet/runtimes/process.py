@@ -9,12 +9,22 @@ import json
 import os
 import socket
 import time
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from . import wire
-from .base import HostInfo, Observed, Rejected, RelaySpec, RuntimeFailure, State, Unavailable
+from .base import (
+    HostInfo,
+    Observed,
+    Rejected,
+    RelaySpec,
+    RuntimeFailure,
+    State,
+    TaskResult,
+    TaskSpec,
+    Unavailable,
+)
 
 SOCKET_PATH_LIMIT = 107
 """Bytes that fit into the kernel's `sun_path`, less its final NUL."""
@@ -38,9 +48,14 @@ class ProcessRuntime:
     def info(self) -> HostInfo:
         told = self._call("info")
         try:
-            return HostInfo(**told)
+            # The daemon is on this machine: its clock is ours, and its socket is what makes it itself.
+            return HostInfo(**told, engine_id=f"process:{self._path}", clock=datetime.now(UTC))
         except TypeError as error:
             raise Rejected("not_an_engine", str(error)) from error
+
+    def claim(self, portal_id: str) -> str:
+        """The caller's, always: the daemon's socket is private to the portal's own user."""
+        return portal_id
 
     def ensure_image(self, image: str) -> None:
         self._call("ensure_image", image=image)
@@ -87,6 +102,9 @@ class ProcessRuntime:
 
     def remove_volume(self, name: str) -> None:
         self._call("remove_volume", name=name)
+
+    def run_task(self, task: TaskSpec) -> TaskResult:
+        raise Rejected("unsupported", "a host of processes has no containers to run a task in")
 
     def close(self) -> None:
         """Nothing to close: no connection outlives its call."""

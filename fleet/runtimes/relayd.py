@@ -62,11 +62,13 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopping.set)
         self._supervisor.restore()
+        watch = asyncio.create_task(self._supervisor.watch_deadlines())
         server = await asyncio.start_unix_server(self._converse, sock=listener, limit=wire.LINE_LIMIT)
         logger.info("ready on %s", listener.getsockname())
         await stopping.wait()
         logger.info("stopping %d relays", self._supervisor.running)
         server.close()
+        watch.cancel()
         await self._supervisor.close(grace_seconds)
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -5,6 +5,9 @@ Layout under the state folder, all of it private to the user:
     containers/<name>/container.json   what was asked for, and whether it should run
     containers/<name>/relay.log        what the relay said
     volumes/<volume>/                  a relay's files; `.volume.json` holds the portal id
+
+A relay runs until the moment in its deadline file and no longer, whoever is or is not there to stop it. This is the
+same promise as the warden's in the relay image (`docs/adr/0008-warden.md`).
 """
 
 from __future__ import annotations
@@ -13,14 +16,16 @@ import asyncio
 import json
 import logging
 import os
+import re
 import shutil
 import signal
+import time
 import uuid
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .base import LABEL_PORTAL, PLAIN_NAME, RELAY_DIR, Rejected, RuntimeFailure, State, Unavailable
+from .base import DEADLINE_FILE, LABEL_PORTAL, PLAIN_NAME, RELAY_DIR, Rejected, RuntimeFailure, State, Unavailable
 from .child import BoundedLog, Child, check_port_free
 from .executables import find_executable
 from .wire import ProcessSpec
@@ -31,24 +36,36 @@ FIRST_DELAY = 0.1
 LONGEST_DELAY = 30.0
 STEADY_AFTER = 10.0
 """A child that lived so many seconds starts again with the first delay, as Docker does it."""
+LOOK_EVERY = 1.0
+"""Seconds between two looks at the deadlines."""
+FENCE_GRACE = 5.0
+"""Seconds a relay gets to end by itself at its deadline."""
+
+_DEADLINE = re.compile(rb"([0-9]{1,12})\n?")
 
 
 @dataclass(slots=True)
 class Container:
-    """`is_wanted_up` and `was_started` are on disk; the rest belongs to this run of the daemon."""
+    """`is_wanted_up` and `was_started` are on disk; the rest belongs to this run of the daemon.
+
+    `is_fenced` means that the deadline keeps the child down, or is about to.
+    """
 
     id: str
     spec: ProcessSpec
     is_wanted_up: bool = False
     was_started: bool = False
     child: Child | None = None
+    is_fenced: bool = False
+    fencing: asyncio.Task[None] | None = None
     failures: int = 0
     retry: asyncio.TimerHandle | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def state(self) -> State:
-        if self.child is not None:
+        # A fenced one counts as running, as on Docker: it is what was asked for; another start would change nothing.
+        if self.child is not None or (self.is_wanted_up and self.is_fenced):
             return State.RUNNING
         if self.is_wanted_up:
             return State.RESTARTING
@@ -89,6 +106,41 @@ class Supervisor:
             if container.is_wanted_up:
                 self._revive(container)
         logger.info("%d containers, %d running", len(self._containers), self.running)
+
+    async def watch_deadlines(self) -> None:
+        """End relays whose deadline has passed, bring back those whose deadline was moved. Runs until cancelled."""
+        while True:
+            for container in list(self._containers.values()):
+                try:
+                    self._look_at_deadline(container)
+                except Exception:
+                    # One relay's trouble must not take the fence away from the others; the next look tries again.
+                    logger.exception("cannot enforce the deadline of %s", container.spec.name)
+            # Short naps and the wall clock, so that a clock that is set counts at once.
+            await asyncio.sleep(LOOK_EVERY)
+
+    def _look_at_deadline(self, container: Container) -> None:
+        if not container.is_wanted_up or self._is_closing:
+            return
+        may_run = self._may_run(container)
+        is_ending = container.fencing is not None and not container.fencing.done()
+        if container.child is not None and not may_run and not is_ending:
+            logger.warning("the deadline of %s has passed: stopping it", container.spec.name)
+            container.is_fenced = True
+            container.fencing = asyncio.create_task(container.child.end(FENCE_GRACE))
+        elif container.child is None and may_run and container.is_fenced:
+            logger.info("%s has a new deadline: starting it", container.spec.name)
+            container.is_fenced = False
+            self._revive(container)
+
+    def _may_run(self, container: Container) -> bool:
+        """Whether the deadline lies ahead. A file that is missing or says something else is one that has passed."""
+        try:
+            with (self._volume_dir / container.spec.volume / DEADLINE_FILE).open("rb") as file:
+                told = _DEADLINE.fullmatch(file.read(16))
+        except OSError:
+            return False
+        return told is not None and time.time() < int(told[1])
 
     @property
     def running(self) -> int:
@@ -246,9 +298,14 @@ class Supervisor:
             return None  # Half-made, so nobody's yet.
 
     def _spawn(self, container: Container) -> None:
+        """Start the child; past the deadline check that it could be started, and leave it at that."""
         spec = container.spec
         executable = find_executable(spec.image)
         check_port_free(spec.bind_ip, spec.port)
+        container.is_fenced = not self._may_run(container)
+        if container.is_fenced:
+            logger.warning("%s is not started: its deadline has passed, or it has none", spec.name)
+            return
         directory = str((self._volume_dir / spec.volume).resolve())
         # Nothing of our own environment: it holds the portal's secrets.
         env = {"PATH": os.defpath, "HOME": directory, "LANG": "C.UTF-8", **executable.env}
@@ -265,6 +322,9 @@ class Supervisor:
     def _exited(self, container: Container, child: Child) -> None:
         container.child = None
         if not container.is_wanted_up or self._is_closing:
+            return
+        if container.is_fenced:
+            logger.warning("%s ended with exit code %s", container.spec.name, child.exit_code)
             return
         if child.age >= STEADY_AFTER:
             container.failures = 0

@@ -1,6 +1,8 @@
 """Everything that changes the fleet's rows on somebody's word. The reconciler's own notes are in `observing`."""
 
 from .devices import add_node_keys, remove_node_key
+from .enrolment import look_at_server
+from .evacuations import drain_server, end_drain, fail_over, plan_failover, set_quarantine
 from .groups import (
     GroupTerms,
     create_group,
@@ -10,7 +12,8 @@ from .groups import (
     rotate_map_token,
     set_group,
 )
-from .hosts import add_region, add_server, delete_server, ensure_this_machine, look_at_server, update_server
+from .hosts import add_region, add_server, delete_server, ensure_this_machine, update_server
+from .port_checks import check_ports
 from .relays import allocate, choose_region_id, move_relay, release_relay, restart_relay
 
 __all__ = [
@@ -19,13 +22,18 @@ __all__ = [
     "add_region",
     "add_server",
     "allocate",
+    "check_ports",
     "choose_region_id",
     "create_group",
     "delete_server",
+    "drain_server",
+    "end_drain",
     "ensure_relays",
     "ensure_this_machine",
+    "fail_over",
     "look_at_server",
     "move_relay",
+    "plan_failover",
     "release_group",
     "release_relay",
     "remove_node_key",
@@ -33,5 +41,6 @@ __all__ = [
     "revoke_map_token",
     "rotate_map_token",
     "set_group",
+    "set_quarantine",
     "update_server",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.db import transaction
 
@@ -13,15 +13,18 @@ from accounts.services import record
 from derp_portal.lib.clock import now
 from derp_portal.lib.secrets import fingerprint, new_secret
 from fleet.derp.identity import make_identity, new_host_name
+from fleet.engines import fleet_image
 from fleet.models import Port, Relay, RelayEvent, RelayGroup, Wanted
 from fleet.models.relays import REGION_ID_FIRST, REGION_ID_LAST
 from fleet.selectors import derp_map_of, map_url_of
 
 from .events import relay_event
+from .moves import give_up_moves
 from .outages import close_outage, note_trouble
 from .placement import NoPlace, candidates, place, sibling_addresses
 from .wake import wake_server
 
+FETCH_NOTED_EVERY = timedelta(minutes=10)
 CODE_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 
 
@@ -30,7 +33,7 @@ class GroupTerms:
     """What a grant gives: how many relays, where, how fast, how much.
 
     `region_ids` empty means anywhere; `speed` is bytes per second, 0 for no limit; `quota_bytes` None for no
-    limit within `period` (start, end).
+    limit within `period` (start, end). `priority` decides who gets a place first where room is short.
     """
 
     relay_count: int = 1
@@ -38,6 +41,7 @@ class GroupTerms:
     speed: int = 0
     quota_bytes: int | None = None
     period: tuple[datetime, datetime] | None = None
+    priority: int = 0
 
 
 def create_group(*, owner: User, label: str, run_until: datetime, terms: GroupTerms, actor: User | None) -> RelayGroup:
@@ -96,7 +100,9 @@ def _apply_terms(group: RelayGroup, terms: GroupTerms) -> None:
     group.speed_bytes_per_second = terms.speed
     group.quota_bytes = terms.quota_bytes
     group.period_start, group.period_end = start, end
-    group.save(update_fields=["relay_count", "speed_bytes_per_second", "quota_bytes", "period_start", "period_end"])
+    group.priority = terms.priority
+    fields = ["relay_count", "speed_bytes_per_second", "quota_bytes", "period_start", "period_end", "priority"]
+    group.save(update_fields=fields)
     group.regions.set(terms.region_ids)
 
 
@@ -186,6 +192,8 @@ def _new_relay(group: RelayGroup, slot: int) -> Relay:
         admission_secret=secret,
         admission_hash=fingerprint(secret),
         debug_key=new_secret(),
+        # By name, so that a new version of the portal replaces no relay before a roll-out does.
+        image=fleet_image(),
     )
 
 
@@ -214,12 +222,23 @@ def release_one(relay: Relay) -> None:
     server_id = relay.server_id
     relay_event(relay, RelayEvent.Kind.RELEASED)
     Port.objects.filter(relay=relay).delete()
+    give_up_moves(relay)
     relay.wanted, relay.released_at = Wanted.ABSENT, now()
     relay.trouble_code = relay.trouble_detail = ""
     relay.trouble_since = None
     relay.save(update_fields=["wanted", "released_at", "trouble_code", "trouble_detail", "trouble_since"])
     if server_id:
         wake_server(server_id)
+
+
+def restart_in_place(relay: Relay) -> None:
+    """Give the relay (group locked) a fresh container where it is: same identity, same port, sessions are cut."""
+    relay.generation += 1
+    relay.next_try_at, relay.tries = None, 0
+    relay.save(update_fields=["generation", "next_try_at", "tries"])
+    relay_event(relay, RelayEvent.Kind.RESTARTED)
+    if relay.server_id:
+        wake_server(relay.server_id)
 
 
 def rotate_map_token(*, group_id: int, actor: User) -> str:
@@ -231,6 +250,15 @@ def rotate_map_token(*, group_id: int, actor: User) -> str:
         group.save(update_fields=["map_token", "map_token_hash"])
         record(actor=actor, event="group.map_url_rotated", target=group)
     return map_url_of(group)
+
+
+def note_map_fetched(group: RelayGroup) -> None:
+    """Somebody polls the map, so changes reach him by themselves. Written at most every ten minutes."""
+    moment = now()
+    if group.released_at is None and (
+        group.map_fetched_at is None or moment - group.map_fetched_at > FETCH_NOTED_EVERY
+    ):
+        RelayGroup.objects.filter(pk=group.pk).update(map_fetched_at=moment)
 
 
 def revoke_map_token(*, group_id: int, actor: User) -> None:

@@ -13,11 +13,18 @@ from accounts.models import User
 from accounts.services import record
 from derp_portal.lib.clock import now
 from derp_portal.lib.errors import PortalError
-from fleet.engines import open_runtime
-from fleet.models import Region, Server
-from fleet.runtimes.base import HostInfo, RuntimeFailure
+from fleet.models import Move, MoveReason, Region, Server, ServerEvent, Wanted
+from fleet.runtimes.base import Rejected, RuntimeFailure, TlsCredentials
+from fleet.runtimes.docker import Endpoint, check_tls
+from fleet.words import trouble
 
+from .enrolment import look_at_server
+from .moves import give_up_moves
+from .phases import server_event
 from .wake import wake_server
+
+CREDENTIALS = ("tls_ca", "tls_certificate", "tls_key")
+"""What a TLS engine of the operator's own wants; all or none. Kept encrypted, and never shown again."""
 
 CHANGEABLE = (
     "name",
@@ -25,10 +32,20 @@ CHANGEABLE = (
     "region",
     "runtime",
     "endpoint",
+    *CREDENTIALS,
+    "ssh_host_key",
     "is_enabled",
     "port_first",
     "port_last",
     "max_relays",
+    "uplink_mbps",
+    "provider",
+    "monthly_cost",
+    "cost_currency",
+    "provider_renews_on",
+    "billed_direction",
+    "allowance_bytes",
+    "allowance_reset_day",
 )
 
 
@@ -50,16 +67,22 @@ def add_region(
 def add_server(*, actor: User | None, **fields: Any) -> Server:
     """Add a host. `fields` are those in CHANGEABLE; the name may be left out.
 
-    Raises ValidationError when a value is wrong, PortalError `server_exists` when the name is taken.
+    A Docker host gets relays once it has been reached and is found to be ours. Raises ValidationError when a value is
+    wrong, PortalError `server_exists` when the name is taken, `bad_credentials` or another code of `fleet.words`
+    when the address or the certificates cannot be right.
     """
     fields.setdefault("name", f"{fields['region'].code} {fields['ip']}")
     server = Server(**fields)
     server.full_clean(validate_unique=False, validate_constraints=False)
     _check_ports(server)
+    _check_reach(server)
+    if server.runtime == Server.Runtime.DOCKER:
+        server.phase, server.status = Server.Phase.SUSPECT, Server.Status.UNHEALTHY
     try:
         with transaction.atomic():
             server.save()
             record(actor=actor, event="server.added", target=server, ip=None, address=server.ip)
+            server_event(server, ServerEvent.Kind.ADDED)
             wake_server(server.pk)
             wake_server(None)
     except IntegrityError as error:
@@ -85,20 +108,75 @@ def update_server(*, server_id: int, actor: User | None, **changes: Any) -> Serv
             )
         if moved:
             _check_nothing_left(server)
+        old_ip, was_enabled = server.ip, server.is_enabled
         changed = {name: value for name, value in changes.items() if name in CHANGEABLE}
         for name, value in changed.items():
             setattr(server, name, value)
         server.full_clean(validate_unique=False, validate_constraints=False)
         _check_ports(server)
+        if changed.keys() & {"runtime", "endpoint", *CREDENTIALS}:
+            _check_reach(server)
+        if moved:
+            server.engine_id = ""  # Another engine, known by its own id from now on.
         try:
             with transaction.atomic():
-                server.save(update_fields=[*changed, "updated_at"])
+                server.save(update_fields=[*changed, "engine_id", "updated_at"])
         except IntegrityError as error:
             raise PortalError(_("There is a server of that name already."), code="server_exists", status=409) from error
-        record(actor=actor, event="server.changed", target=server, fields=sorted(changed))
+        record(actor=actor, event="server.changed", target=server, fields=[_spoken(name) for name in sorted(changed)])
+        if server.is_enabled != was_enabled:
+            server_event(server, ServerEvent.Kind.ENABLED if server.is_enabled else ServerEvent.Kind.DISABLED)
+        if server.ip != old_ip:
+            server_event(server, ServerEvent.Kind.ADDRESS, f"{old_ip} → {server.ip}")
+            note_new_address(server, old_ip)
         wake_server(server.pk)
         wake_server(None)
     return server
+
+
+def _spoken(name: str) -> str:
+    """A field as the audit trail names it: the word "key" is kept for what must never stand there."""
+    return name.replace("_key", " (secret)") if name in CREDENTIALS else name
+
+
+def note_new_address(server: Server, old_ip: str) -> None:
+    """Every map names the new address from now on; owners who pasted theirs are told once the relay answers there."""
+    for relay in server.relays.filter(released_at=None).select_related("group", "port"):
+        give_up_moves(relay)
+        runs = relay.group.wanted == Wanted.RUNNING
+        Move.objects.create(
+            relay=relay,
+            reason=MoveReason.ADDRESS,
+            state=Move.State.PLACED if runs else Move.State.ANSWERED,
+            from_server=server,
+            to_server=server,
+            from_ip=old_ip,
+            to_ip=server.ip,
+            from_port=relay.port.number,
+            to_port=relay.port.number,
+            from_generation=relay.generation,
+            to_generation=relay.generation,
+            placed_at=now(),
+            ended_at=None if runs else now(),
+        )
+
+
+def _check_reach(server: Server) -> None:
+    """Refuse credentials and addresses that cannot be right before anything is stored."""
+    given = [name for name in CREDENTIALS if getattr(server, name)]
+    if given and len(given) != len(CREDENTIALS):
+        raise PortalError(
+            _("A host with certificates of its own needs all three: authority, client certificate and key."),
+            code="bad_credentials",
+        )
+    if server.runtime != Server.Runtime.DOCKER:
+        return
+    try:
+        if given:
+            check_tls(TlsCredentials(str(server.tls_ca), str(server.tls_certificate), str(server.tls_key)))
+        Endpoint.parse(server.endpoint)
+    except Rejected as failure:
+        raise PortalError(trouble(failure.code), code=failure.code, detail=failure.detail) from failure
 
 
 def _check_ports(server: Server) -> None:
@@ -122,10 +200,12 @@ def _check_nothing_left(server: Server) -> None:
         )
 
 
-def delete_server(*, server_id: int, actor: User | None) -> None:
+def delete_server(*, server_id: int, is_gone_for_good: bool = False, actor: User | None) -> None:
     """Delete an empty host.
 
-    Raises Server.DoesNotExist, PortalError `server_in_use` while it carries relays or may still run what left it.
+    `is_gone_for_good` says that a host which does not answer will never do so again: what may still run there is
+    given up. Raises Server.DoesNotExist, PortalError `server_in_use` while it carries relays or may still run what
+    left it.
     """
     with transaction.atomic():
         server = Server.objects.select_for_update().get(pk=server_id)
@@ -142,27 +222,12 @@ def delete_server(*, server_id: int, actor: User | None) -> None:
                 status=409,
                 relays=carried,
             )
-        _check_nothing_left(server)
-        record(actor=actor, event="server.deleted", target=server)
+        if not (is_gone_for_good and server.status == Server.Status.UNHEALTHY):
+            _check_nothing_left(server)
+        record(actor=actor, event="server.deleted", target=server, gone_for_good=is_gone_for_good)
         # Released relays keep their history; only the place they had is forgotten.
         server.relays.update(server=None)
         server.delete()
-
-
-def look_at_server(*, server_id: int) -> HostInfo:
-    """Ask the host about itself and keep what it says. Raises RuntimeFailure in words of `fleet.words`."""
-    server = Server.objects.get(pk=server_id)
-    runtime = open_runtime(server)
-    try:
-        info = runtime.info()
-    finally:
-        runtime.close()
-    Server.objects.filter(pk=server.pk).update(
-        engine_version=f"{info.engine} {info.version}"[:120],
-        hardware={"cores": info.cores, "memory_bytes": info.memory_bytes, **info.hardware},
-        last_seen_at=now(),
-    )
-    return info
 
 
 def ensure_this_machine() -> Server:

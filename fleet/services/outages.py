@@ -43,8 +43,10 @@ def clear_trouble(relay: Relay) -> None:
             relay_event(relay, RelayEvent.Kind.RECOVERED)
 
 
-def open_outage_if_down(group_id: int, cause: str) -> Outage | None:
+def open_outage_if_down(group_id: int, cause: str, *, since: datetime | None = None) -> Outage | None:
     """Stop the group's clock unless one of its relays runs, or it should not run anyway.
+
+    `since` is when its relays fell silent, if that was before now: the clock is put back to it.
 
     A blip of a moment ago is taken up again instead of another one begun, or a relay that falls every minute would
     cost its owner all the time between and owe him nothing.
@@ -64,7 +66,14 @@ def open_outage_if_down(group_id: int, cause: str) -> Outage | None:
             last.ended_at = None
             last.save(update_fields=["ended_at"])
             return last
-        return Outage.objects.create(group=group, cause=cause, started_at=now())
+        return Outage.objects.create(
+            group=group, cause=cause, started_at=max(_after(last, since or now()), group.created_at)
+        )
+
+
+def _after(last: Outage | None, moment: datetime) -> datetime:
+    """Outages of one group never overlap, or the time in both would be given back twice."""
+    return max(moment, last.ended_at) if last and last.ended_at else moment
 
 
 def _is_fresh_blip(started_at: datetime, ended_at: datetime) -> bool:

@@ -6,8 +6,10 @@ import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from django.db import IntegrityError, transaction
+from django.db.models import Case, Q, When
 
 from derp_portal.lib.clock import now
 from fleet.models import Port, Relay, RelayEvent, RelayGroup, Server
@@ -17,6 +19,10 @@ from .events import relay_event
 from .wake import wake_server
 
 SET_ASIDE = timedelta(hours=1)
+"""For so long nobody gets a port that was refused, or that maps pasted before a move still name."""
+
+OVERBOOKING = 10
+"""How many customers' speed limits share one: they are hardly ever used to the full at the same moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,19 +35,36 @@ class NoPlace(Exception):
 def candidates(group: RelayGroup, *, apart_from: Collection[str]) -> Sequence[Server]:
     """Servers that may take a relay of `group`, best first; none with an address in `apart_from`.
 
-    Raises NoPlace when there is none.
+    Wished-for regions come first, hosts that have just come back from the dead last, then the least loaded. Raises
+    NoPlace when there is none.
     """
     servers = open_servers().exclude(ip__in=apart_from)
-    region_ids = list(group.regions.values_list("id", flat=True))
-    if region_ids:
-        servers = servers.filter(region_id__in=region_ids)
-    ranked = list(servers.order_by("share", "id"))
+    allowed = list(group.servers.values_list("id", flat=True))
+    if allowed:
+        servers = servers.filter(pk__in=allowed)
+    wished_for = Q(region__in=list(group.regions.values_list("id", flat=True)))
+    ranked = sorted(
+        servers.annotate(is_wished_for=Case(When(wished_for, then=True), default=False)),
+        key=lambda server: (
+            not server.is_wished_for,
+            server.phase == Server.Phase.RECOVERED,
+            load_of(server),
+            server.pk,
+        ),
+    )
     if not ranked:
         raise NoPlace("no_server")
     with_room = [server for server in ranked if server.carried < server.max_relays]
     if not with_room:
         raise NoPlace("no_room")
     return with_room
+
+
+def load_of(server: Any) -> float:
+    """How full a server from `open_servers()` is, 0 to 1 and beyond: of relays, or of what they may send at once."""
+    of_relays = server.carried / server.max_relays if server.max_relays else 1.0
+    uplink = (server.uplink_mbps or 0) * 125_000 * OVERBOOKING
+    return max(of_relays, server.promised / uplink if uplink else 0.0)
 
 
 def sibling_addresses(group_id: int, *, besides: int = 0) -> set[str]:
@@ -85,7 +108,7 @@ def place(relay: Relay, *, on: Server | None = None, apart_from: Collection[str]
 
 
 def take_port(relay: Relay, server: Server) -> Port:
-    """Take a free port of `server` for `relay`, giving back the one it had. Raises NoPlace("no_port").
+    """Take a free port of `server` for `relay`; the one it had is set aside. Raises NoPlace("no_port").
 
     The number is drawn at random from the free ones, so that a freed port is not at once somebody else's
     while pasted maps still name it.
@@ -93,7 +116,7 @@ def take_port(relay: Relay, server: Server) -> Port:
     Port.objects.filter(server=server, relay=None, set_aside_until__lt=now()).delete()
     taken = set(Port.objects.filter(server=server).values_list("number", flat=True))
     free = [number for number in range(server.port_first, server.port_last + 1) if number not in taken]
-    Port.objects.filter(relay=relay).delete()
+    Port.objects.filter(relay=relay).update(relay=None, set_aside_until=now() + SET_ASIDE)
     while free:
         number = free.pop(secrets.randbelow(len(free)))
         try:
@@ -123,6 +146,5 @@ def change_port(relay_id: int, refused: int) -> None:
                 taken = take_port(relay, server)
         except NoPlace:
             return
-        Port.objects.create(server=server, number=refused, set_aside_until=now() + SET_ASIDE)
         relay_event(relay, RelayEvent.Kind.PORT_CHANGED, f"{refused} → {taken.number}")
         wake_server(server.pk)

@@ -5,21 +5,19 @@ from __future__ import annotations
 from datetime import datetime
 
 from django.db import IntegrityError, transaction
-from django.db.models import F
 from django.utils.translation import gettext as _
 
 from accounts.models import User
 from accounts.services import record
 from derp_portal.lib.clock import now
 from derp_portal.lib.errors import PortalError
-from fleet.models import Relay, RelayEvent, RelayGroup, Server
+from fleet.models import MoveReason, Relay, RelayGroup, Server
 from fleet.models.relays import REGION_ID_FIRST, REGION_ID_LAST
 from fleet.words import trouble
 
-from .events import relay_event
-from .groups import GroupTerms, create_group, release_group, release_one
+from .groups import GroupTerms, create_group, release_group, release_one, restart_in_place
+from .moves import set_up_elsewhere, start_move
 from .placement import NoPlace, place
-from .wake import wake_server
 
 
 def _locked(relay_id: int) -> Relay:
@@ -37,19 +35,15 @@ def restart_relay(*, relay_id: int, actor: User | None) -> Relay:
     """Replace the relay's container by a fresh one: same identity, same port, sessions are cut."""
     with transaction.atomic():
         relay = _locked(relay_id)
-        relay.generation = F("generation") + 1
-        relay.next_try_at, relay.tries = None, 0
-        relay.save(update_fields=["generation", "next_try_at", "tries"])
-        relay.refresh_from_db(fields=["generation"])
-        relay_event(relay, RelayEvent.Kind.RESTARTED)
+        restart_in_place(relay)
         record(actor=actor, event="relay.restarted", target=relay)
-        if relay.server_id:
-            wake_server(relay.server_id)
     return relay
 
 
 def move_relay(*, relay_id: int, server_id: int | None, actor: User | None) -> Relay:
     """Move the relay to that server, or to the best other one. Identity stays; address and port change.
+
+    The old container serves until the new one answers. A quarantined relay is moved too: somebody has decided it.
 
     Raises PortalError `no_place` and leaves it where it is when no server can take it.
     """
@@ -59,18 +53,10 @@ def move_relay(*, relay_id: int, server_id: int | None, actor: User | None) -> R
         target = Server.objects.get(pk=server_id) if server_id else None
         if target and target.pk == old:
             return relay
-        try:
-            relay.generation += 1
-            relay.save(update_fields=["generation"])
-            place(relay, on=target, apart_from={relay.server.ip} if relay.server else ())
-        except NoPlace as error:
-            raise PortalError(trouble(error.code), code="no_place", status=409, reason=error.code) from error
-        relay.observed_state = Relay.Observed.UNKNOWN
-        relay.save(update_fields=["observed_state"])
-        relay_event(relay, RelayEvent.Kind.MOVED)
+        move = start_move(relay, reason=MoveReason.HAND)
+        if not set_up_elsewhere(move, relay, on=target):
+            raise PortalError(trouble(move.waits_for), code="no_place", status=409, reason=move.waits_for)
         record(actor=actor, event="relay.moved", target=relay, old=old, new=relay.server_id)
-        if old:
-            wake_server(old)
     return relay
 
 

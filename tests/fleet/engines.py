@@ -26,7 +26,7 @@ import pytest
 from docker import APIClient
 
 from fleet.derp.identity import make_identity, relay_files
-from fleet.runtimes.base import LABEL_PORTAL, RelaySpec, Unavailable
+from fleet.runtimes.base import DEADLINE_FILE, LABEL_PORTAL, RelaySpec, Unavailable
 from fleet.runtimes.docker import DockerRuntime
 from fleet.runtimes.image import DERPER_VERSION, image_name, relay_image, stored_archive
 from fleet.runtimes.process import ProcessRuntime
@@ -74,8 +74,13 @@ def answers(port: int, host: str = "127.0.0.1") -> bool:
         return False
 
 
+def deadline_in(seconds: float) -> bytes:
+    """A deadline file so far from now, or, when negative, past."""
+    return b"%d\n" % (time.time() + seconds)
+
+
 def relay_spec(*, image: str, listen: str = "", **changes: Any) -> RelaySpec:
-    """A spec that derper and the bundled relay both run. `listen` is the address inside the container."""
+    """A spec that derper and the bundled relay both run, for a day. `listen` is the address inside the container."""
     port = changes.pop("port", None) or free_port()
     generation = changes.get("generation", 1)
     args = (
@@ -92,7 +97,12 @@ def relay_spec(*, image: str, listen: str = "", **changes: Any) -> RelaySpec:
         "image": image,
         "args": args,
         "env": {"TS_DEBUG_KEY_PATH": "{dir}/debug.key"},
-        "files": {**relay_files(make_identity(HOST_NAME), HOST_NAME), "debug.key": b"d" * 64, "rate.json": b"{}"},
+        "files": {
+            **relay_files(make_identity(HOST_NAME), HOST_NAME),
+            DEADLINE_FILE: deadline_in(86_400),
+            "debug.key": b"d" * 64,
+            "rate.json": b"{}",
+        },
         "port": port,
         "digest": "d" * 64,
     }
@@ -269,9 +279,8 @@ class Relayd:
 @pytest.fixture(scope="session")
 def relay_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that holds the archive of the relay image, built once per test run, from DERPER_BIN if set."""
+    need("go")
     derper = Path(need("derper")) if has("derper") else None
-    if derper is None and not has("go"):
-        missing("derper", "neither derper (DERPER_BIN or PATH) nor Go to build it is here")
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "images"
     relay_image(DERPER_VERSION, folder, derper=derper)

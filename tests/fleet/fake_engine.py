@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
-from fleet.runtimes.base import HostInfo, Observed, Rejected, RelaySpec, RuntimeFailure, State
+from fleet.runtimes.base import (
+    HostInfo,
+    Observed,
+    Rejected,
+    RelaySpec,
+    RuntimeFailure,
+    State,
+    TaskResult,
+    TaskSpec,
+)
 
 
 class WorkerDied(BaseException):
@@ -25,7 +36,11 @@ class Box:
 
 @dataclass
 class FakeEngine:
-    """A host. Its runtimes share its containers; `trouble` makes every call of a name fail."""
+    """A host. Its runtimes share its containers; `trouble` makes every call of a name fail.
+
+    `engine_id` ("" = unknown), `clock_error` (its clock less ours) and `owner` (the portal that claimed it) are what
+    it tells of itself; `task_result` is what every task ends with, `tasks` the ones that were run.
+    """
 
     boxes: dict[str, Box] = field(default_factory=dict)
     volumes: dict[str, str] = field(default_factory=dict)
@@ -33,6 +48,11 @@ class FakeEngine:
     trouble: dict[str, RuntimeFailure] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
     is_image_there: bool = True
+    engine_id: str = field(default_factory=lambda: secrets.token_hex(6))
+    clock_error: timedelta = timedelta()
+    owner: str = ""
+    task_result: TaskResult = field(default_factory=lambda: TaskResult(0, ""))
+    tasks: list[TaskSpec] = field(default_factory=list)
 
     def runtime(self) -> FakeRuntime:
         return FakeRuntime(self, Worker())
@@ -60,7 +80,7 @@ class FakeEngine:
 
 EVERY_CALL = (
     *("info", "ensure_image", "list_volumes", "list", "create", "put_files", "start", "stop", "reload", "remove"),
-    "remove_volume",
+    *("remove_volume", "claim", "run_task"),
 )
 
 
@@ -83,7 +103,13 @@ class FakeRuntime:
 
     def info(self) -> HostInfo:
         with self._call("info"):
-            return HostInfo(engine="fake", version="1", cores=1, memory_bytes=1)
+            clock = datetime.now(UTC) + self.engine.clock_error
+            return HostInfo("fake", "1", cores=1, memory_bytes=1, engine_id=self.engine.engine_id, clock=clock)
+
+    def claim(self, portal_id: str) -> str:
+        with self._call("claim"):
+            self.engine.owner = self.engine.owner or portal_id
+            return self.engine.owner
 
     def ensure_image(self, image: str) -> None:
         with self._call("ensure_image"):
@@ -145,6 +171,15 @@ class FakeRuntime:
     def remove_volume(self, name: str) -> None:
         with self._call("remove_volume"):
             self.engine.volumes.pop(name, None)
+
+    def run_task(self, task: TaskSpec) -> TaskResult:
+        task.check()
+        with self._call("run_task"):
+            self._need_image(task.image)
+            if task.port and self.engine.holds(task.port):
+                raise Rejected("port_taken")
+            self.engine.tasks.append(task)
+            return self.engine.task_result
 
     def close(self) -> None:
         """Nothing is open."""

@@ -7,15 +7,19 @@ import contextlib
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fleet.runtimes.base import Observed, Rejected, RelaySpec, Runtime, State, Unavailable
+from fleet.runtimes.base import DEADLINE_FILE, Observed, Rejected, RelaySpec, Runtime, State, Unavailable
 from fleet.runtimes.executables import IMAGE_AUTO, IMAGE_BUNDLED
-from tests.fleet.engines import DockerEngine, Relayd, answers, relay_spec, wait_until
+from tests.fleet.engines import DockerEngine, Relayd, answers, deadline_in, relay_spec, wait_until
+
+NOBODY_THERE = ("unreachable", "connection_refused", "no_socket")
 
 
 @dataclass
@@ -46,6 +50,30 @@ class Host:
     def state(self, spec: RelaySpec) -> State | None:
         one = self.observed(spec)
         return one.state if one else None
+
+    def relay_pid(self, spec: RelaySpec) -> int:
+        """The relay's own process, which on Docker is the warden's child; 0 while there is none."""
+        main = self.engine.main_pid(spec.name)
+        if main == 0 or not isinstance(self.engine, DockerEngine):
+            return main
+        children = Path(f"/proc/{main}/task/{main}/children").read_text().split()
+        return int(children[0]) if children else 0
+
+    def said(self, spec: RelaySpec) -> str:
+        """What whoever keeps the deadline logged."""
+        if not isinstance(self.engine, DockerEngine):
+            return (self.engine.home / "relayd.log").read_text()
+        with contextlib.closing(self.engine.api()) as api:
+            return str(api.logs(spec.name).decode())
+
+    def set_deadline(self, spec: RelaySpec, seconds: float) -> RelaySpec:
+        """Write a deadline so far from now, and nothing else; as the portal does at a renewal."""
+        changed = replace(spec, files={**spec.files, DEADLINE_FILE: deadline_in(seconds)})
+        self.runtime.put_files(changed)
+        return changed
+
+    def wait_for_silence(self, spec: RelaySpec) -> None:
+        wait_until(lambda: not answers(spec.port) and self.relay_pid(spec) == 0, what="the relay's end")
 
     def wait_for_answer(self, spec: RelaySpec) -> None:
         wait_until(lambda: answers(spec.port), what=f"an answer on port {spec.port}")
@@ -248,6 +276,14 @@ def test_a_relay_that_dies_is_restarted(host: Host) -> None:
     host.wait_for_answer(spec)
 
 
+def test_a_relay_whose_program_dies_is_restarted(host: Host) -> None:
+    spec = host.running()
+    before = host.relay_pid(spec)
+    os.kill(before, signal.SIGKILL)
+    wait_until(lambda: host.relay_pid(spec) not in (0, before))
+    host.wait_for_answer(spec)
+
+
 def test_a_relay_that_was_reloaded_is_still_restarted_when_it_dies(host: Host) -> None:
     spec = host.running()
     host.runtime.reload(spec.name)
@@ -259,10 +295,88 @@ def test_a_relay_that_was_reloaded_is_still_restarted_when_it_dies(host: Host) -
 def test_a_relay_that_cannot_run_is_seen_restarting_and_can_be_stopped(host: Host) -> None:
     spec = host.spec()
     host.runtime.create(replace(spec, args=("-no-such-flag",)))
+    host.runtime.put_files(spec)
     host.runtime.start(spec.name)
     wait_until(lambda: host.state(spec) == State.RESTARTING)
     host.runtime.stop(spec.name)
     assert host.state(spec) == State.EXITED
+
+
+def test_a_relay_ends_at_its_deadline_by_itself_and_gently(host: Host) -> None:
+    spec = host.running(files={**host.spec().files, DEADLINE_FILE: deadline_in(4)})
+    container = host.observed(spec)
+    assert container is not None
+    host.wait_for_silence(spec)
+    assert "has passed: stopping" in host.said(spec)
+    wait_until(lambda: "ended with exit code 0" in host.said(spec), what="the relay's last word")
+    # Still as wanted for the engine, so that no pass starts it again and again.
+    seen = host.observed(spec)
+    assert seen is not None
+    assert (seen.id, seen.state) == (container.id, State.RUNNING)
+    host.runtime.start(spec.name)
+    host.runtime.reload(spec.name)
+    assert host.relay_pid(spec) == 0
+
+
+def test_a_moved_deadline_brings_the_relay_back_without_a_start(host: Host) -> None:
+    spec = host.running()
+    host.set_deadline(spec, -1)
+    host.wait_for_silence(spec)
+    host.set_deadline(spec, 3600)
+    host.wait_for_answer(spec)
+    assert host.state(spec) == State.RUNNING
+
+
+def test_a_deadline_moved_in_time_costs_no_connection(host: Host) -> None:
+    spec = host.running(files={**host.spec().files, DEADLINE_FILE: deadline_in(4)})
+    before = host.relay_pid(spec)
+    for _ in range(20):
+        host.set_deadline(spec, 3600)
+    time.sleep(5)
+    assert host.relay_pid(spec) == before
+    assert answers(spec.port)
+
+
+def test_no_restart_of_the_engine_revives_a_relay_past_its_deadline(host: Host) -> None:
+    expired, running = host.running(), host.running()
+    host.set_deadline(expired, -1)
+    host.wait_for_silence(expired)
+    for end in (host.engine.kill9, host.engine.stop):
+        end()
+        host.engine.start()
+        host.wait_for_answer(running)
+        wait_until(lambda: host.state(expired) == State.RUNNING, what="the idle container")
+        assert not answers(expired.port)
+        assert host.relay_pid(expired) == 0
+    host.set_deadline(expired, 3600)
+    host.wait_for_answer(expired)
+
+
+@pytest.mark.parametrize("told", [None, b"", b"soon\n", b"-5", b"1e12", b"9" * 13, b"9" * 100_000, b"\xff\n"])
+def test_a_relay_without_a_valid_deadline_does_not_run(host: Host, told: bytes | None) -> None:
+    spec = host.spec()
+    files = {name: content for name, content in spec.files.items() if name != DEADLINE_FILE}
+    filled = replace(spec, files=files if told is None else {**files, DEADLINE_FILE: told})
+    host.runtime.create(filled)
+    host.runtime.put_files(filled)
+    host.runtime.start(spec.name)
+    wait_until(lambda: "not started" in host.said(spec), what="a word on the deadline")
+    assert host.state(spec) == State.RUNNING
+    assert host.relay_pid(spec) == 0
+    host.runtime.stop(spec.name)
+    assert host.state(spec) == State.EXITED
+
+
+def test_a_relay_past_its_deadline_can_be_stopped_and_stays_so(host: Host) -> None:
+    spec = host.running()
+    host.set_deadline(spec, -1)
+    host.wait_for_silence(spec)
+    host.runtime.stop(spec.name)
+    assert host.state(spec) == State.EXITED
+    host.set_deadline(spec, 3600)
+    time.sleep(3)
+    assert host.state(spec) == State.EXITED
+    assert not answers(spec.port)
 
 
 def test_a_volume_in_use_is_not_dropped(host: Host) -> None:
@@ -289,7 +403,7 @@ def assert_comes_back_as_it_was(host: Host, start: Callable[[], None]) -> None:
     host.runtime.stop(stopped.name)
     host.runtime.create(created)
     host.engine.kill9()
-    with pytest.raises(Unavailable, check=lambda error: error.code == "unreachable"):
+    with pytest.raises(Unavailable, check=lambda error: error.code in NOBODY_THERE):
         host.runtime.list("portal-a")
     start()
     host.wait_for_answer(running)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import socket
 import stat
@@ -11,14 +12,18 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from fleet.runtimes.base import Rejected, RelaySpec, RuntimeFailure, Unavailable
-from fleet.runtimes.docker import RELAY_UID, DockerRuntime
-from tests.fleet.engines import DockerEngine, answers, relay_spec, wait_until
+from fleet.runtimes.base import LABEL_TASK, Rejected, RelaySpec, RuntimeFailure, TaskSpec, Unavailable
+from fleet.runtimes.docker import HOST_VOLUME, RELAY_UID, DockerRuntime
+from fleet.runtimes.image import DERPER_VERSION
+from tests.fleet.engines import DockerEngine, answers, free_port, relay_spec, wait_until
 
 engine_test = pytest.mark.xdist_group("docker")
 
@@ -223,7 +228,17 @@ def http(status: str, body: bytes, kind: str = "application/json") -> bytes:
         pytest.param(http("200 OK", b"{}"), Rejected, "not_an_engine", id="yet another API"),
         pytest.param(http("404 Not Found", b'{"message":"page not found"}'), Rejected, "not_an_engine", id="a 404"),
         pytest.param(b"", Unavailable, "unreachable", id="one that hangs up"),
-        pytest.param(b"SSH-2.0-OpenSSH_9.2\r\n", Unavailable, "unreachable", id="another protocol"),
+        pytest.param(b"SSH-2.0-OpenSSH_9.2\r\n", Rejected, "not_an_engine", id="another protocol"),
+        pytest.param(
+            http("302 Found", b"", "text/html\r\nLocation: http://127.0.0.1:1/"), Rejected, "not_an_engine", id="a hint"
+        ),
+        pytest.param(http("404 Gone", b"<html>", "text/html"), Rejected, "not_an_engine", id="a page that is missing"),
+        pytest.param(http("401 No", b"<html>", "text/html"), Rejected, "not_an_engine", id="a page with a password"),
+        pytest.param(http("502 Bad", b"<html>", "text/html"), Unavailable, "busy", id="a gateway to nothing"),
+        pytest.param(
+            http("200 OK", b'{"Version":"19.03.15","ApiVersion":"1.40"}'), Rejected, "engine_too_old", id="an old one"
+        ),
+        pytest.param(http("200 OK", b'{"ApiVersion":"new"}'), Rejected, "not_an_engine", id="a strange version"),
         pytest.param(None, Unavailable, "timeout", id="one that is silent"),
         pytest.param(http("503 Busy", b'{"message":"starting"}'), Unavailable, "busy", id="one that is starting"),
         pytest.param(
@@ -249,6 +264,128 @@ def test_an_endpoint_that_is_not_well_is_named_for_what_it_is(
     assert time.monotonic() - began < 3
 
 
-def test_an_endpoint_that_does_not_exist_is_unreachable(tmp_path: Path) -> None:
-    with pytest.raises(Unavailable, match="unreachable"):
+def test_a_socket_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="no_socket"):
         DockerRuntime(f"unix://{tmp_path}/none").list("portal-a")
+
+
+def test_a_socket_that_a_dead_engine_left_refuses(tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("e") / "s"
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(str(path))
+    with pytest.raises(Unavailable, match="connection_refused"):
+        DockerRuntime(f"unix://{path}").list("portal-a")
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        *("", "here", "http://127.0.0.1:80", "unix://relative", "tcp://", "tcp://host:port", "tcp://host/path"),
+        *("tcp://u@host:1", "ssh://no-user", "ssh://user:password@host", "ssh://user@host:99999", "tcp://[::1"),
+    ],
+)
+def test_an_address_of_no_engine_is_refused_unasked(endpoint: str) -> None:
+    with pytest.raises(Rejected, match="invalid_endpoint"):
+        DockerRuntime(endpoint).info()
+
+
+@engine_test
+def test_the_host_tells_its_identity_and_its_clock(docker_engine: DockerEngine, runtime: DockerRuntime) -> None:
+    info = runtime.info()
+    with contextlib.closing(docker_engine.api()) as api:
+        assert info.engine_id == api.info()["ID"]
+    assert info.clock is not None
+    assert abs(datetime.now(UTC) - info.clock) < timedelta(seconds=5)
+    assert re.fullmatch(r"1\.\d+", info.hardware["api_version"])
+    assert info.host_key == ""
+
+
+@engine_test
+def test_of_two_portals_that_claim_a_host_at_once_exactly_one_owns_it(
+    docker_engine: DockerEngine, runtime: DockerRuntime
+) -> None:
+    portals = [f"portal-{number}" for number in range(8)]
+
+    def claim(portal_id: str) -> str:
+        with contextlib.closing(docker_engine.runtime()) as own:
+            return own.claim(portal_id)
+
+    try:
+        with ThreadPoolExecutor(len(portals)) as pool:
+            owners = set(pool.map(claim, portals))
+        assert len(owners) == 1
+        assert owners < set(portals)
+        assert {runtime.claim(portal_id) for portal_id in portals} == owners
+        assert [runtime.list_volumes(portal_id) for portal_id in portals] == [[]] * len(portals)
+    finally:
+        runtime.remove_volume(HOST_VOLUME)
+
+
+@engine_test
+def test_a_volume_of_the_claims_name_that_is_no_claim_is_not_taken_for_one(
+    docker_engine: DockerEngine, runtime: DockerRuntime
+) -> None:
+    with contextlib.closing(docker_engine.api()) as api:
+        api.create_volume(HOST_VOLUME)
+    try:
+        with pytest.raises(Rejected, match="name_taken"):
+            runtime.claim("portal-a")
+    finally:
+        runtime.remove_volume(HOST_VOLUME)
+
+
+def tasks_on(engine: DockerEngine) -> list[str]:
+    with contextlib.closing(engine.api()) as api:
+        return [row["Id"] for row in api.containers(all=True, filters={"label": LABEL_TASK})]
+
+
+def version_task(engine: DockerEngine, **changes: Any) -> TaskSpec:
+    return TaskSpec(**{"image": engine.image, "args": ("-version",), "entrypoint": "/derper", **changes})
+
+
+@engine_test
+def test_a_task_gives_back_what_it_said_and_is_gone(docker_engine: DockerEngine, runtime: DockerRuntime) -> None:
+    result = runtime.run_task(version_task(docker_engine, port=free_port(), portal_id="portal-a"))
+    assert (result.exit_code, result.output.split("-")[0].strip()) == (0, DERPER_VERSION.removeprefix("v"))
+    assert runtime.run_task(version_task(docker_engine, args=("-no-such-flag",))).exit_code != 0
+    assert tasks_on(docker_engine) == []
+
+
+@engine_test
+def test_a_task_that_cannot_start_or_does_not_end_is_gone_too(
+    docker_engine: DockerEngine, runtime: DockerRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fleet.runtimes.docker.containers.TASK_GRACE", 0)
+    with pytest.raises(Unavailable, match="timeout"):
+        runtime.run_task(version_task(docker_engine, args=("-dev",), seconds=1))
+    with pytest.raises(RuntimeFailure):
+        runtime.run_task(version_task(docker_engine, entrypoint="/no-such-program"))
+    with socket.socket() as squatter:
+        squatter.bind(("0.0.0.0", port := free_port()))
+        squatter.listen()
+        with pytest.raises(Rejected, match="port_taken"):
+            runtime.run_task(version_task(docker_engine, port=port))
+    with pytest.raises(Rejected, match="image_missing"):
+        runtime.run_task(version_task(docker_engine, image="derp-portal/derper:unheard-of"))
+    with pytest.raises(Rejected, match="invalid_spec"):
+        runtime.run_task(version_task(docker_engine, seconds=10_000))
+    assert tasks_on(docker_engine) == []
+
+
+@engine_test
+def test_what_a_dead_worker_left_of_its_task_goes_with_the_next_one(
+    docker_engine: DockerEngine, runtime: DockerRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with contextlib.closing(docker_engine.api()) as api:
+        left, theirs = (
+            api.create_container(docker_engine.image, labels={LABEL_TASK: portal})["Id"] for portal in ("a", "b")
+        )
+        try:
+            runtime.run_task(version_task(docker_engine, portal_id="a"))
+            assert set(tasks_on(docker_engine)) == {left, theirs}  # It may still be at work.
+            monkeypatch.setattr("fleet.runtimes.docker.containers.LEFTOVER_SECONDS", 0)
+            time.sleep(1)
+            runtime.run_task(version_task(docker_engine, portal_id="a"))
+            assert tasks_on(docker_engine) == [theirs]
+        finally:
+            api.remove_container(theirs, force=True)

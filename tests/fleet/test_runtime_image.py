@@ -10,9 +10,21 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from django.core.management import CommandError, call_command
+from pytest_django.fixtures import Settings
 
 from fleet.runtimes.base import Rejected
-from fleet.runtimes.image import DERPER_VERSION, build_derper, image_name, pack_image, relay_image, stored_archive
+from fleet.runtimes.image import (
+    DERPER_VERSION,
+    architecture_of,
+    build_derper,
+    build_warden,
+    image_name,
+    pack_image,
+    relay_image,
+    stored_archive,
+)
+from tests.parts import need
 
 
 def elf(*, machine: int = 62, segment: int = 1) -> bytes:
@@ -32,13 +44,29 @@ def script(path: Path, text: str) -> Path:
 
 
 def test_the_same_inputs_give_the_same_image() -> None:
-    assert pack_image("a:1", elf(), b"ca") == pack_image("a:1", elf(), b"ca")
-    assert pack_image("a:1", elf(), b"ca") != pack_image("a:1", elf(), b"other")
+    assert pack_image("a:1", elf(), elf(), b"ca") == pack_image("a:1", elf(), elf(), b"ca")
+    assert pack_image("a:1", elf(), elf(), b"ca") != pack_image("a:1", elf(), elf(), b"other")
+    assert pack_image("a:1", elf(), elf(), b"ca") != pack_image("a:1", elf(), elf() + b"\0", b"ca")
+
+
+@pytest.mark.parametrize("architecture", ["amd64", "arm64"])
+def test_the_warden_is_built_for_derpers_processor_and_the_same_each_time(tmp_path: Path, architecture: str) -> None:
+    need("go")
+    first, second = (build_warden(architecture, folder).read_bytes() for folder in (tmp_path, tmp_path / "again"))
+    assert architecture_of(first, "warden") == architecture
+    assert first == second
+    assert len(first) < 5_000_000
+
+
+def test_a_warden_for_another_processor_is_refused() -> None:
+    with pytest.raises(Rejected, match="image_build_failed: warden is not for amd64"):
+        pack_image("a:1", elf(), elf(machine=183), b"")
 
 
 @pytest.mark.parametrize(("machine", "architecture"), [(62, "amd64"), (183, "arm64")])
 def test_the_image_says_for_which_processor_it_is(machine: int, architecture: str) -> None:
-    with tarfile.open(fileobj=io.BytesIO(pack_image("a:1", elf(machine=machine), b"ca"))) as tar:
+    binary = elf(machine=machine)
+    with tarfile.open(fileobj=io.BytesIO(pack_image("a:1", binary, binary, b"ca"))) as tar:
         manifest = json.load(tar.extractfile("manifest.json") or io.BytesIO())[0]
         config = json.load(tar.extractfile(manifest["Config"]) or io.BytesIO())
     assert manifest["RepoTags"] == ["a:1"]
@@ -58,7 +86,7 @@ def test_the_image_says_for_which_processor_it_is(machine: int, architecture: st
 )
 def test_a_program_that_a_scratch_image_cannot_run_is_refused(binary: bytes, reason: str) -> None:
     with pytest.raises(Rejected, match=reason) as caught:
-        pack_image("a:1", binary, b"")
+        pack_image("a:1", binary, elf(), b"")
     assert caught.value.code == "image_build_failed"
 
 
@@ -72,8 +100,14 @@ def test_a_derper_of_another_version_is_refused(tmp_path: Path) -> None:
 
 def test_without_go_the_operator_is_told_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(Rejected, match="install Go, or name a static derper binary in DERPER_BIN"):
+    with pytest.raises(Rejected, match=r"install Go 1\.21 or newer"):
         build_derper(DERPER_VERSION, tmp_path)
+    derper = tmp_path / "named"
+    derper.write_bytes(elf())
+    monkeypatch.setattr("fleet.runtimes.image._check_told_version", lambda *_: None)
+    with pytest.raises(Rejected, match=r"image_build_failed: .*install Go 1\.21 or newer"):
+        relay_image(DERPER_VERSION, tmp_path / "images", derper=derper)
+    assert list((tmp_path / "images").iterdir()) == []
 
 
 def test_when_go_fails_its_own_words_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,6 +121,18 @@ def test_when_go_fails_its_own_words_are_shown(tmp_path: Path, monkeypatch: pyte
 def test_only_a_pinned_version_is_built(tmp_path: Path, version: str) -> None:
     with pytest.raises(Rejected, match="is not a version"):
         build_derper(version, tmp_path)
+    with pytest.raises(Rejected, match="is not a version"):
+        relay_image(version, tmp_path, derper=Path(sys.executable))
+
+
+def test_the_command_says_which_image_it_made(
+    relay_images: Path, settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings.IMAGES_DIR = relay_images
+    call_command("build_relay_image", derper_version=DERPER_VERSION)
+    assert f"image: {image_name(DERPER_VERSION)}\n" in capsys.readouterr().out
+    with pytest.raises(CommandError, match="is not a version"):
+        call_command("build_relay_image", derper_version="latest")
 
 
 def test_a_kept_archive_is_not_built_again(relay_images: Path) -> None:
@@ -94,7 +140,12 @@ def test_a_kept_archive_is_not_built_again(relay_images: Path) -> None:
     assert relay_image(DERPER_VERSION, relay_images, derper=Path(sys.executable)) == kept
 
 
-def test_the_image_of_the_real_derper_is_named_after_its_version(relay_images: Path) -> None:
-    assert image_name("v1.102.3") == "derp-portal/derper:1.102.3"
+def test_the_image_is_named_after_both_programs_and_starts_the_warden(relay_images: Path) -> None:
+    assert image_name("v1.102.3") == "derp-portal/derper:1.102.3-w1"
     with tarfile.open(stored_archive(image_name(DERPER_VERSION), relay_images)) as tar:
-        assert "manifest.json" in tar.getnames()
+        manifest = json.load(tar.extractfile("manifest.json") or io.BytesIO())[0]
+        config = json.load(tar.extractfile(manifest["Config"]) or io.BytesIO())
+        with tarfile.open(fileobj=tar.extractfile(manifest["Layers"][0])) as layer:
+            programs = {member.name for member in layer if member.isfile() and member.mode == 0o755}
+    assert config["config"]["Entrypoint"] == ["/warden", "run", "/derper"]
+    assert programs == {"warden", "derper"}

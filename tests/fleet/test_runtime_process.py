@@ -22,12 +22,12 @@ from pathlib import Path
 
 import pytest
 
-from fleet.runtimes.base import Rejected, RelaySpec, State, Unavailable
+from fleet.runtimes.base import DEADLINE_FILE, Rejected, RelaySpec, State, Unavailable
 from fleet.runtimes.child import LOG_LIMIT
 from fleet.runtimes.executables import IMAGE_AUTO, IMAGE_BUNDLED, IMAGE_DERPER
 from fleet.runtimes.process import ProcessRuntime
 from fleet.runtimes.wire import LINE_LIMIT
-from tests.fleet.engines import ROOT, Relayd, answers, relay_spec, wait_until
+from tests.fleet.engines import ROOT, Relayd, answers, deadline_in, relay_spec, wait_until
 from tests.parts import need
 
 LISTENER = """
@@ -124,6 +124,33 @@ def test_a_relay_that_ignores_sigterm_is_killed_after_the_grace(relayd_with: Cal
     began = time.monotonic()
     daemon.runtime().stop(spec.name, grace_seconds=1)
     assert 0.9 < time.monotonic() - began < 3
+    assert daemon.children() == []
+
+
+def test_a_relay_that_ignores_its_deadline_is_killed_after_the_grace_and_delays_nobody(
+    relayd_with: Callable[..., Relayd],
+) -> None:
+    daemon = relayd_with(LISTENER)
+    stubborn, other = started(daemon), started(daemon)
+    time.sleep(0.5)
+    daemon.runtime().put_files(replace(stubborn, files={DEADLINE_FILE: deadline_in(-1)}))
+    began = time.monotonic()
+    while daemon.main_pid(stubborn.name):
+        assert {one.state for one in daemon.runtime(timeout=1).list("portal-a")} == {State.RUNNING}
+        assert time.monotonic() - began < 9
+    assert time.monotonic() - began > 4
+    assert len(daemon.children()) == 1
+    assert daemon.main_pid(other.name)
+
+
+def test_a_relay_that_keeps_dying_is_left_in_peace_at_its_deadline(relayd_with: Callable[..., Relayd]) -> None:
+    daemon = relayd_with("print('no', flush=True)")
+    spec = started(daemon)
+    daemon.runtime().put_files(replace(spec, files={DEADLINE_FILE: deadline_in(-1)}))
+    wait_until(lambda: "is not started" in (daemon.home / "relayd.log").read_text(), what="the fence")
+    assert daemon.runtime().list(spec.portal_id)[0].state == State.RUNNING
+    time.sleep(2)
+    assert (daemon.home / "relayd.log").read_text().count("is not started") == 1
     assert daemon.children() == []
 
 

@@ -67,7 +67,8 @@ class Command(BaseCommand):
         await supervisor.start(
             [
                 programs.web(settings.HOST, settings.PORT, workers=workers),
-                programs.worker(settings.CELERY_QUEUES),
+                programs.worker("worker", settings.CELERY_QUEUES),
+                programs.worker("suspects", settings.CELERY_SLOW_QUEUES),
                 programs.beat(),
             ]
         )

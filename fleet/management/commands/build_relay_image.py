@@ -10,11 +10,11 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from fleet.runtimes.base import RuntimeFailure
-from fleet.runtimes.image import DERPER_VERSION, relay_image
+from fleet.runtimes.image import DERPER_VERSION, image_name, relay_image
 
 
 class Command(BaseCommand):
-    help = "Build the relay image (needs Go, or DERPER_BIN naming a derper of that version) and keep its archive."
+    help = "Build the relay image and keep its archive. Needs Go; DERPER_BIN may name a derper that is built already."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--derper-version", default=DERPER_VERSION, help="the derper to build, e.g. %(default)s")
@@ -22,13 +22,15 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         binary = os.environ.get("DERPER_BIN")
+        version = options["derper_version"]
         try:
             archive = relay_image(
-                options["derper_version"],
+                version,
                 settings.IMAGES_DIR,
                 derper=Path(binary) if binary else None,
                 rebuild=options["rebuild"],
             )
         except RuntimeFailure as failure:
             raise CommandError(str(failure)) from failure
+        self.stdout.write(f"image: {image_name(version)}")
         self.stdout.write(f"image archive: {archive} ({archive.stat().st_size // 1_000_000} MB)")

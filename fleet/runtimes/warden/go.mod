@@ -1,0 +1,3 @@
+module derp-portal/warden
+
+go 1.19

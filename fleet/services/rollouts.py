@@ -1,0 +1,5 @@
+"""Placeholder until the real one lands."""
+
+
+def advance_rollout() -> None:
+    return None
