@@ -16,6 +16,7 @@ import hashlib
 import io
 import itertools
 import json
+import os
 import re
 import signal
 import subprocess
@@ -78,7 +79,7 @@ class Port(NamedTuple):
     protocol: str
 
 
-@dataclass(slots=True)
+@dataclass
 class Container:
     id: str
     name: str
@@ -99,11 +100,11 @@ class Container:
     def host_config(self) -> dict[str, Any]:
         return self.asked.setdefault("HostConfig", {})
 
-    @property
+    @functools.cached_property
     def volumes(self) -> set[str]:
         return {bind.split(":")[0] for bind in self.host_config.get("Binds") or ()}
 
-    @property
+    @functools.cached_property
     def ports(self) -> set[Port]:
         """What it takes on the host while it runs."""
         bindings = self.host_config.get("PortBindings") or {}
@@ -439,12 +440,13 @@ class Connection(asyncio.Protocol):
         self._transport.write(f"{head}\r\n".encode() + (b"" if method == "HEAD" else body))
 
 
-async def serve(folder: Path, count: int, *, images: Iterable[str] = ()) -> None:
-    """Run that many engines until SIGTERM, or until standard input ends; first print each one's endpoint on a line."""
+async def serve(folder: Path, count: int, *, images: Iterable[str] = (), until_eof: bool = False) -> None:
+    """Print the endpoints of that many engines, one a line, and serve them until SIGTERM or the end of the input."""
     loop, ending = asyncio.get_running_loop(), asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ending.set)
-    loop.add_reader(sys.stdin, lambda: None if sys.stdin.buffer.read1(65536) else ending.set())
+    for ask in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(ask, ending.set)
+    if until_eof:
+        loop.add_reader(sys.stdin, lambda: None if os.read(sys.stdin.fileno(), 65536) else ending.set())
     endpoints, servers = [], []
     for number in range(count):
         connection = functools.partial(Connection, Engine(f"simulated-{number}", set(images)))
@@ -462,7 +464,7 @@ def simulated_engines(count: int, *, images: Iterable[str] = ()) -> Iterator[lis
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="sim-", dir="/tmp"))
         command = [sys.executable, "-m", "bench.engine_simulator", "--sockets", folder, "--count", str(count)]
-        command += [f"--image={image}" for image in images]
+        command += ["--until-eof", *(f"--image={image}" for image in images)]
         pipe = subprocess.PIPE
         process = stack.enter_context(subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True))
         stack.callback(process.terminate)
@@ -478,8 +480,9 @@ def main() -> None:
     parser.add_argument("--sockets", type=Path, required=True, help="a folder for the sockets, 0.sock and so on")
     parser.add_argument("--count", type=int, default=1, help="how many engines (default: 1)")
     parser.add_argument("--image", action="append", default=[], help="an image that every engine has; repeatable")
+    parser.add_argument("--until-eof", action="store_true", help="end when standard input does")
     options = parser.parse_args()
-    asyncio.run(serve(options.sockets, options.count, images=options.image))
+    asyncio.run(serve(options.sockets, options.count, images=options.image, until_eof=options.until_eof))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,11 @@ from fleet.runtimes.image import image_name, stored_archive
 from fleet.runtimes.process import ProcessRuntime
 
 
+TIMEOUTS = (2.0, 10.0)
+SHORT_TIMEOUTS = (2.0, 4.0)
+"""Seconds to connect and to answer; a host that has been silent is not waited for as long as one that is busy."""
+
+
 def open_runtime(server: Server) -> Runtime:
     """A runtime for `server`, to be used by one thread and closed. Opening asks nothing of the host yet.
 
@@ -25,6 +30,7 @@ def open_runtime(server: Server) -> Runtime:
         image_archive=lambda image: stored_archive(image, settings.IMAGES_DIR),
         tls=tls,
         ssh=ssh,
+        timeouts=TIMEOUTS if server.status == Server.Status.HEALTHY else SHORT_TIMEOUTS,
         registry_auth=settings.REGISTRY_AUTH,
     )
 

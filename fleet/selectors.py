@@ -18,7 +18,20 @@ from accounts.models import User
 from derp_portal.lib.clock import now
 from derp_portal.lib.secrets import fingerprint
 from fleet.derp.map import NodeSpec, derp_map
-from fleet.models import NodeKey, Outage, Region, Relay, RelayEvent, RelayGroup, RelayHealth, Server, Wanted
+from fleet.models import (
+    Evacuation,
+    Move,
+    MoveReason,
+    NodeKey,
+    Outage,
+    Region,
+    Relay,
+    RelayEvent,
+    RelayGroup,
+    RelayHealth,
+    Server,
+    Wanted,
+)
 from fleet.words import trouble
 
 NEAR_ALLOWANCE = 9
@@ -86,15 +99,67 @@ def in_trouble() -> Q:
 
 
 def relays() -> QuerySet[Relay]:
-    """All relays with what lists show: group and its open outage, owner, server, region, port, health."""
+    """All relays with what lists show: group and its open outage, owner, server, region, port, health, latest move."""
     outages = Prefetch("group__outages", queryset=Outage.objects.filter(ended_at=None), to_attr="open_outages")
-    return Relay.objects.select_related("group", "owner", "server__region", "port", "health").prefetch_related(outages)
+    found = Relay.objects.select_related("group", "owner", "server__region", "port", "health")
+    return found.prefetch_related(outages, with_latest_move())
 
 
 def live_relays(owner: User | None = None) -> QuerySet[Relay]:
     """Relays that are not released, of one owner or of everybody."""
     queryset = relays().filter(released_at=None)
     return queryset.filter(owner=owner) if owner else queryset
+
+
+def moves() -> QuerySet[Move]:
+    """All moves with relay, owner, servers and regions, newest first."""
+    return Move.objects.select_related("relay__owner", "evacuation", "from_server__region", "to_server__region")
+
+
+def moves_seen_by(owner: User) -> QuerySet[Move]:
+    """The moves of the owner's relays as he is told of them: called-off ones never led anywhere."""
+    return moves().filter(relay__owner=owner).exclude(state=Move.State.CANCELLED)
+
+
+def with_latest_move(lookup: str = "moves") -> Prefetch[str]:
+    """For `prefetch_related`: what `latest_move` reads, one row for each relay."""
+    happened = moves().exclude(state=Move.State.CANCELLED).order_by("-id")
+    return Prefetch(lookup, queryset=happened[:1], to_attr="latest_moves")
+
+
+def latest_move(relay: Relay) -> Move | None:
+    """The relay's latest move, under way or done; needs `with_latest_move`. Queries nothing."""
+    return next(iter(getattr(relay, "latest_moves", ())), None)
+
+
+WHY_MOVED: dict[str, Promise] = {
+    MoveReason.FAILURE: _("its server stopped answering"),
+    MoveReason.DRAIN: _("maintenance"),
+    MoveReason.ALLOWANCE: _("more room for your traffic"),
+    MoveReason.RESCUE: _("it did not work well where it was"),
+    MoveReason.HAND: _("moved by the operator"),
+    MoveReason.ADDRESS: _("its server got another address"),
+}
+
+
+def why_it_moved(move: Move) -> str:
+    """The move's reason as the relay's owner reads it."""
+    return str(WHY_MOVED.get(move.reason, ""))
+
+
+def evacuations() -> QuerySet[Any]:
+    """Every failover and drain, newest first, with the number of its moves in each state (`waiting`, `placed`, …)."""
+    counts = {state.value: Count("moves", filter=Q(moves__state=state)) for state in Move.State}
+    return Evacuation.objects.select_related("server", "actor").annotate(**counts).order_by("-id")
+
+
+def images_by_server() -> dict[int, dict[str, int]]:
+    """For each server, how many of its relays are to run which image."""
+    found: dict[int, dict[str, int]] = {}
+    placed = Relay.objects.filter(released_at=None, server__isnull=False).values_list("server_id", "image")
+    for server_id, image, number in placed.annotate(number=Count("id")).order_by("server_id", "image"):
+        found.setdefault(server_id, {})[image] = number
+    return found
 
 
 def servers() -> QuerySet[Server]:

@@ -105,6 +105,7 @@ _PARTS: dict[str, Callable[[], str]] = {
     "gettext": _program("xgettext", package="apt install gettext"),
     "go": _program("go", package="apt install golang"),
     "make": _program("make", package="apt install make"),
+    "nftables": _program("nft", "/usr/sbin/nft", package="apt install nftables"),
     "node-exporter": _program("prometheus-node-exporter", package="apt install prometheus-node-exporter"),
     "postgresql": _postgresql,
     "redis": _program("redis-server", package="apt install redis-server"),

@@ -10,7 +10,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from accounts.models import User
-from accounts.services import language_of, notify
+from accounts.services import language_of, notify, record
 from derp_portal.lib.clock import now
 from fleet.models import Alert, Server
 
@@ -77,6 +77,8 @@ def resolve_alert(kind: Alert.Kind, *, subject: str) -> None:
     Alert.objects.filter(alert_type=kind, subject=subject, resolved=False).update(resolved=True, resolved_at=now())
 
 
-def resolve_by_hand(*, alert_id: int) -> None:
+def resolve_by_hand(*, alert_id: int, actor: User) -> None:
     """An operator has seen to it. Once more is fine."""
-    Alert.objects.filter(pk=alert_id, resolved=False).update(resolved=True, resolved_at=now())
+    with transaction.atomic():
+        if Alert.objects.filter(pk=alert_id, resolved=False).update(resolved=True, resolved_at=now()):
+            record(actor=actor, event="alert.resolved", target=Alert.objects.get(pk=alert_id))

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.db import transaction
+from django.utils.translation import gettext as _
 
 from accounts.models import User
 from accounts.services import record
 from derp_portal.lib.clock import now
+from derp_portal.lib.errors import PortalError
 from derp_portal.lib.secrets import fingerprint, new_secret
 from fleet.derp.identity import make_identity, new_host_name
 from fleet.engines import fleet_image
-from fleet.models import Port, Relay, RelayEvent, RelayGroup, Wanted
+from fleet.models import MoveReason, Port, Relay, RelayEvent, RelayGroup, Wanted
 from fleet.models.relays import REGION_ID_FIRST, REGION_ID_LAST
 from fleet.selectors import derp_map_of, map_url_of
+from fleet.words import trouble
 
 from .events import relay_event
-from .moves import give_up_moves
+from .moves import give_up_moves, set_up_elsewhere, start_move
 from .outages import close_outage, note_trouble
 from .placement import NoPlace, candidates, place, sibling_addresses
 from .wake import wake_server
@@ -91,6 +95,35 @@ def set_group(
             record(actor=actor, event=f"group.{wanted}", target=group, reason=reason)
         for server_id in set(live.exclude(server=None).values_list("server_id", flat=True)):
             wake_server(server_id)
+    return group
+
+
+def limit_servers(*, group_id: int, server_ids: Collection[int], actor: User | None) -> RelayGroup:
+    """Let the group's relays run on these servers only, on every server if none is named; the others move there now.
+
+    Raises PortalError `released` for a group that has none any more, `no_place` when a relay that would have to move
+    finds no room on those servers. Then nothing was changed.
+    """
+    with transaction.atomic():
+        group = RelayGroup.objects.select_for_update(no_key=True).get(pk=group_id)
+        if group.released_at:
+            raise PortalError(_("Its relays have been released."), code="released", status=409)
+        group.servers.set(server_ids)
+        live = group.relays.filter(released_at=None).select_related("server").order_by("slot")
+        for relay in live.exclude(server=None).exclude(server__in=server_ids) if server_ids else ():
+            relay.group = group
+            move = start_move(relay, reason=MoveReason.HAND)
+            if not set_up_elsewhere(move, relay):
+                raise PortalError(
+                    _("%(relay)s cannot move to any of these servers: %(reason)s Nothing was changed.")
+                    % {"relay": relay.code, "reason": trouble(move.waits_for)},
+                    code="no_place",
+                    status=409,
+                    reason=move.waits_for,
+                )
+        ensure_relays(group_id=group.pk)
+        names = sorted(group.servers.values_list("name", flat=True))
+        record(actor=actor, event="group.servers_limited", target=group, servers=names)
     return group
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
@@ -93,6 +94,8 @@ def add_server(*, actor: User | None, **fields: Any) -> Server:
 def update_server(*, server_id: int, actor: User | None, **changes: Any) -> Server:
     """Change a host; relays follow what changes (a new address changes their maps at once).
 
+    An engine address that names the host's old address follows the new one by itself.
+
     Raises Server.DoesNotExist, ValidationError, PortalError `server_exists`, and PortalError `server_in_use` when the
     runtime or the engine would change under relays or containers, which would leave containers behind with nobody to
     stop them.
@@ -110,6 +113,8 @@ def update_server(*, server_id: int, actor: User | None, **changes: Any) -> Serv
             _check_nothing_left(server)
         old_ip, was_enabled = server.ip, server.is_enabled
         changed = {name: value for name, value in changes.items() if name in CHANGEABLE}
+        if "ip" in changed and "endpoint" not in changed:
+            changed |= _engine_at(server, str(changed["ip"]))
         for name, value in changed.items():
             setattr(server, name, value)
         server.full_clean(validate_unique=False, validate_constraints=False)
@@ -132,6 +137,14 @@ def update_server(*, server_id: int, actor: User | None, **changes: Any) -> Serv
         wake_server(server.pk)
         wake_server(None)
     return server
+
+
+def _engine_at(server: Server, ip: str) -> dict[str, str]:
+    """The engine's new address where it named the host's old one: the same engine is found at the new one."""
+    old, new = (f"[{address}]" if ":" in address else address for address in (server.ip, ip))
+    if old == new or urlsplit(server.endpoint).hostname != server.ip:
+        return {}
+    return {"endpoint": server.endpoint.replace(old, new, 1)}
 
 
 def _spoken(name: str) -> str:

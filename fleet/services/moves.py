@@ -13,7 +13,7 @@ from fleet.selectors import polls_its_map
 
 from .events import relay_event
 from .placement import NoPlace, place
-from .wake import wake_server
+from .wake import wake_evacuation, wake_server
 
 State = Move.State
 
@@ -99,6 +99,8 @@ def note_answers(relay_ids: Collection[int]) -> None:
                 continue
             end_move(move, State.ANSWERED)
             _tell_owner(move)
+            if move.evacuation_id:
+                wake_evacuation(move.evacuation_id)
 
 
 def _tell_owner(move: Move) -> None:

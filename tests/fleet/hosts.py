@@ -1,8 +1,8 @@
 """Whole Docker hosts for the tests: each a machine of its own as far as network, processes and mounts go.
 
 A host is a set of Linux namespaces around a real dockerd. It can be cut off, frozen, killed, switched off and given
-an old disk, and it disappears with the test process, however that ends. Tests that use hosts carry
-`@pytest.mark.xdist_group("docker-hosts")`, so that with `--dist loadgroup` one worker starts them.
+an old disk. However the test process ends, no process, mount or address of a host outlives it. Tests that use hosts
+carry `@pytest.mark.xdist_group("docker-hosts")`, so that with `--dist loadgroup` one worker starts them.
 """
 
 from __future__ import annotations

@@ -202,7 +202,7 @@ def test_the_simulator_ends_with_the_block_and_with_whoever_started_it(tmp_path:
     with pytest.raises(Unavailable):
         DockerRuntime(endpoints[0]).info()
 
-    command = [sys.executable, "-m", "bench.engine_simulator", "--sockets", tmp_path]
+    command = [sys.executable, "-m", "bench.engine_simulator", "--sockets", str(tmp_path), "--until-eof"]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         wait_until((tmp_path / "0.sock").exists)

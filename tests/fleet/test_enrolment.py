@@ -18,7 +18,7 @@ from fleet.enrolment import pki
 from fleet.enrolment.script import HostKeys, ScriptOptions, enrol_script
 from tests.fleet.engines import free_port
 from tests.fleet.enrolling import FreshHost, Namespaces, real_engine
-from tests.parts import need
+from tests.parts import missing, need
 
 PORTAL = ("198.51.100.1", "2001:db8::/64")
 
@@ -351,9 +351,10 @@ def test_a_package_mirror_serves_the_script_and_leaves_the_hosts_sources_alone(
 @pytest.fixture
 def namespaces(tmp_path: Path) -> Iterator[Namespaces]:
     need("root")
-    for program in ("nft", "ip", "ss"):
+    need("nftables")
+    for program in ("ip", "ss"):
         if shutil.which(program) is None:
-            pytest.skip(f"{program} is not on the PATH (apt install nftables iproute2)")
+            missing("root", f"{program} is not on the PATH (apt install iproute2)")
     world = Namespaces(tmp_path)
     try:
         yield world

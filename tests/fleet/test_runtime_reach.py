@@ -122,6 +122,9 @@ def engine() -> Iterator[Engine]:
     finally:
         process.terminate()
         process.wait(60)
+        # One that was stopped while it started leaves its own mount behind.
+        if os.path.ismount(home / "data"):
+            subprocess.run(["umount", "-l", home / "data"], check=True)
         shutil.rmtree(home, ignore_errors=True)
 
 

@@ -27,7 +27,7 @@ _TIMED_OUT = re.compile(r"timed out", re.IGNORECASE)
 
 # What OpenSSL calls its findings about a certificate (x509_vfy.h); every other finding is the authority's.
 _CERTIFICATE_CODES = {9: "certificate_expired", 10: "certificate_expired", 62: "wrong_name", 64: "wrong_name"}
-_ALERT_ABOUT_OUR_CERTIFICATE = re.compile(r"ALERT.*(CERTIFICATE|UNKNOWN_CA|ACCESS_DENIED|DECRYPT_ERROR)")
+_ALERT_ABOUT_OUR_CERTIFICATE = re.compile(r"alert.*(certificate|unknown.ca|access.denied|decrypt.error)", re.IGNORECASE)
 
 # What may stand between us and an engine sends pages for people. These say that the engine behind it is away.
 _GATEWAY_TROUBLE = (502, 503, 504)

@@ -23,6 +23,7 @@ const (
 	answerTime   = time.Second
 	greeting     = "derp-portal port check\n"
 	largestProbe = 1500
+	silence      = "timeout"
 )
 
 // listen answers on the port until the time is up: TCP with a line, UDP with what it got.
@@ -126,9 +127,9 @@ func untilAnswered(ctx context.Context, target string, ask func(context.Context,
 		if err == nil {
 			return ""
 		}
-		// An attempt that was cut short says less than the one before it.
-		if reason == "" || ctx.Err() == nil {
-			reason = describe(err)
+		// Silence says less than any other failure, and the last attempt may just have been cut short.
+		if told := describe(err); reason == "" || told != silence {
+			reason = told
 		}
 		select {
 		case <-ctx.Done():
@@ -229,7 +230,7 @@ func describe(err error) string {
 	var unknown *net.DNSError
 	switch {
 	case isTimeout(err):
-		return "timeout"
+		return silence
 	case errors.As(err, &unknown):
 		return "unknown_host"
 	case errors.Is(err, syscall.ECONNREFUSED):
