@@ -357,14 +357,24 @@ UNFOLD = {
             {
                 "title": _("Fleet"),
                 "items": [
+                    {
+                        **_menu(_("Fleet overview"), "map", "fleet", "server"),
+                        "link": reverse_lazy("admin:fleet_overview"),
+                    },
+                    _menu(_("Alerts"), "notifications_active", "fleet", "alert"),
                     _menu(_("Servers"), "dns", "fleet", "server"),
                     _menu(_("Regions"), "public", "fleet", "region"),
                     _menu(_("Relays"), "hub", "fleet", "relay"),
                     _menu(_("Relay groups"), "workspaces", "fleet", "relaygroup"),
+                    _menu(_("Failovers"), "emergency_share", "fleet", "evacuation"),
+                    _menu(_("Moves"), "moving", "fleet", "move"),
+                    _menu(_("Roll-outs"), "deployed_code_update", "fleet", "rollout"),
                     _menu(_("Devices"), "devices", "fleet", "nodekey"),
                     _menu(_("Health"), "monitor_heart", "fleet", "relayhealth"),
                     _menu(_("Outages"), "cloud_off", "fleet", "outage"),
-                    _menu(_("Events"), "history", "fleet", "relayevent"),
+                    _menu(_("Events of relays"), "history", "fleet", "relayevent"),
+                    _menu(_("Events of servers"), "manage_history", "fleet", "serverevent"),
+                    _menu(_("Authority"), "verified_user", "fleet", "authority"),
                 ],
             },
             {

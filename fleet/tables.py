@@ -6,8 +6,8 @@ import django_tables2 as tables
 from django.utils.translation import gettext_lazy as _
 
 from accounts.tables import TIME_CELL
-from fleet.models import NodeKey, RelayEvent
-from fleet.selectors import why_it_happened
+from fleet.models import Move, NodeKey, RelayEvent
+from fleet.selectors import why_it_happened, why_it_moved
 
 
 class DevicesTable(tables.Table):
@@ -47,3 +47,27 @@ class EventTable(tables.Table):
     def render_detail(self, record: RelayEvent) -> str:
         """The reason in words; what the engine said is for operators."""
         return why_it_happened(record) or "–"
+
+
+class MoveTable(tables.Table):
+    """Where a customer's relays have moved; by regions, since the servers' names are for operators."""
+
+    created_at = tables.TemplateColumn(TIME_CELL, verbose_name=_("When"))
+    relay = tables.TemplateColumn("<code>{{ value.code }}</code>", verbose_name=_("Relay"), order_by="relay__code")
+    source = tables.Column(verbose_name=_("From"), accessor="from_server__region", order_by="from_server__region__code")
+    target = tables.Column(verbose_name=_("To"), accessor="to_server__region", order_by="to_server__region__code")
+    reason = tables.Column(verbose_name=_("Why"), order_by="reason")
+    state = tables.Column(verbose_name=_("State"), order_by="state")
+
+    class Meta:
+        attrs = {"aria_label": _("Moves of your relays")}
+        empty_text = _("No relay of yours has moved")
+        order_by = "-created_at"
+
+    def render_reason(self, record: Move) -> str:
+        """The reason as customers read it."""
+        return why_it_moved(record)
+
+    def render_state(self, record: Move) -> str:
+        """How far it is."""
+        return record.get_state_display()

@@ -16,10 +16,11 @@ from fleet.runtimes.base import RuntimeFailure
 from fleet.selectors import groups_short_of_relays
 from fleet.services.authority import renew_client_certificate
 from fleet.services.enrolment import look_at_server
-from fleet.services.evacuations import carry_on, carry_on_all, lose_server, rescue_relays
+from fleet.services.evacuations import carry_on, carry_on_all, leave_lost_servers, lose_server
 from fleet.services.groups import ensure_relays
 from fleet.services.phases import judge
 from fleet.services.providers import leave_servers_near_their_allowance, remind_of_renewals
+from fleet.services.rescue import rescue_relays
 from fleet.services.rollouts import advance_rollout
 
 log = structlog.get_logger(__name__)
@@ -147,7 +148,11 @@ def roll_out() -> None:
 
 @shared_task
 def place_waiting() -> None:
-    """Sweep: find places for relays that wait for one, and standbys for groups that lack theirs."""
+    """Sweep: find places for relays that wait for one, and standbys for groups that lack theirs.
+
+    Relays that ran on a server which was lost come before those that never ran.
+    """
+    leave_lost_servers()
     for group_id in groups_short_of_relays(limit=500):
         ensure_relays(group_id=group_id)
 

@@ -15,8 +15,18 @@ from django.utils.translation import gettext_lazy as _
 from accounts.models import User
 from derp_portal.lib.clock import now
 from fleet.derp.map import NodeSpec, headscale_yaml, policy_snippet
-from fleet.models import Outage, Relay, RelayGroup, RelayHealth, Wanted
-from fleet.selectors import STATE_WORDS, RelayState, map_url_of, node_of, relay_state, why_in_trouble
+from fleet.models import Move, Outage, Relay, RelayGroup, RelayHealth, Wanted
+from fleet.selectors import (
+    STATE_WORDS,
+    RelayState,
+    latest_move,
+    map_url_of,
+    node_of,
+    polls_its_map,
+    relay_state,
+    why_in_trouble,
+    with_latest_move,
+)
 from serials.codes import canonical
 from serials.models import Lease, LeaseTerm, Plan, SerialNumber
 from serials.services.leases import default_first
@@ -25,6 +35,8 @@ from serials.services.terms import KEEP_PLACE
 SOON = timedelta(days=7)
 VERY_SOON = timedelta(days=1)
 IN_HOURS = timedelta(days=2)
+MOVE_SHOWN_FOR = timedelta(days=14)
+"""For so long a relay's card says that it has moved; the history says so for ever."""
 TONES = {
     RelayState.UP: "ok",
     RelayState.STARTING: "busy",
@@ -51,6 +63,8 @@ class RelayCard:
     state: RelayState
     trouble: str
     node: NodeSpec | None
+    move: Move | None
+    """Its latest move, while it is under way and for some days after."""
 
     @property
     def word(self) -> Promise:
@@ -77,6 +91,16 @@ class RelayCard:
         """The latency in whole milliseconds; a shorter one is not called nothing."""
         latency = self.latency_ms or 0
         return "< 1" if latency < 1 else str(round(latency))
+
+    @property
+    def is_primary(self) -> bool:
+        return self.relay.slot == 0
+
+    @property
+    def moved_at(self) -> datetime | None:
+        """When it came to where it is from another address; None if it is on its way, or has long been there."""
+        has_arrived = self.move is not None and self.move.state == Move.State.ANSWERED and self.move.from_ip
+        return self.move.ended_at if self.move and has_arrived else None
 
     @property
     def address(self) -> str:
@@ -120,9 +144,21 @@ class LeaseCard:
     def relays(self) -> list[RelayCard]:
         """The relays that are not released, primary first."""
         return [
-            RelayCard(relay, relay_state(relay), why_in_trouble(relay), node_of(relay))
+            RelayCard(relay, relay_state(relay), why_in_trouble(relay), node_of(relay), self._move_of(relay))
             for relay in self.lease.relay_group.live  # type: ignore[attr-defined]
         ]
+
+    def _move_of(self, relay: Relay) -> Move | None:
+        move = latest_move(relay)
+        if move is None or (move.ended_at and move.ended_at < self.moment - MOVE_SHOWN_FOR):
+            return None
+        return move
+
+    @property
+    def moved_at(self) -> datetime | None:
+        """When the map last changed by a move, if it was perhaps pasted before: None where the map URL is polled."""
+        moments = [card.moved_at for card in self.relays if card.moved_at]
+        return max(moments) if moments and not polls_its_map(self.lease.relay_group) else None
 
     @cached_property
     def state(self) -> LeaseState:
@@ -227,13 +263,15 @@ class LeaseCard:
     @property
     def map_version(self) -> str:
         """Changes whenever the hand-over card would read differently."""
-        parts = f"{self.lease.name}\n{self.lease.status}\n{self.policy}\n{self.map_url}\n{self.is_only_local}"
+        lease = self.lease
+        parts = f"{lease.name}\n{lease.status}\n{self.policy}\n{self.map_url}\n{self.is_only_local}\n{self.moved_at}"
         return f"{self.lease.pk}-{hashlib.sha256(parts.encode()).hexdigest()[:12]}"
 
 
 def leases_in_full(user: User | None) -> QuerySet[Lease]:
-    """The user's leases, or everybody's, with all that a LeaseCard reads: five queries however many there are."""
-    live = Relay.objects.filter(released_at=None).select_related("server__region", "port", "health").order_by("slot")
+    """The user's leases, or everybody's, with all that a LeaseCard reads: six queries however many there are."""
+    placed = Relay.objects.select_related("server__region", "port", "health").prefetch_related(with_latest_move())
+    live = placed.filter(released_at=None).order_by("slot")
     terms = LeaseTerm.objects.exclude(state=LeaseTerm.State.DONE).select_related("plan").order_by("starts_at", "id")
     leases = Lease.objects.filter(user=user) if user else Lease.objects.all()
     return leases.select_related("relay_group").prefetch_related(

@@ -19,9 +19,9 @@ from accounts.request_ip import current as current_ip
 from accounts.tables import configured
 from derp_portal.lib.errors import PortalError
 from fleet.forms import EventFilter, RegionIdForm
-from fleet.selectors import relay_events, traffic_of
+from fleet.selectors import moves_seen_by, relay_events, traffic_of
 from fleet.services import choose_region_id, revoke_map_token, rotate_map_token
-from fleet.tables import EventTable
+from fleet.tables import EventTable, MoveTable
 from serials import selectors, services
 from serials.access import lease_for, relay_of_lease
 from serials.forms import ChoiceForm, CodeForm, LeaseNameForm, SerialFilter, TermFilter, readable_code
@@ -171,7 +171,7 @@ def serial_history(request: HttpRequest) -> HttpResponse:
 @login_required
 @require_safe
 def usage_history(request: HttpRequest) -> HttpResponse:
-    """Terms, what happened to the relays, and traffic; it stays for ever."""
+    """Terms, what happened to the relays, where they moved, and traffic; it stays for ever."""
     me = signed_in(request)
     terms = TermFilter(request.GET, queryset=selectors.terms_of(me), prefix="terms")
     events = EventFilter(request.GET, queryset=relay_events(me), prefix="events")
@@ -181,6 +181,7 @@ def usage_history(request: HttpRequest) -> HttpResponse:
         "terms": configured(TermTable(terms.qs, prefix="terms-"), request),
         "events_filter": events,
         "events": configured(EventTable(events.qs, prefix="events-"), request),
+        "moves": configured(MoveTable(moves_seen_by(me), prefix="moves-"), request),
         "uploaded": uploaded,
         "downloaded": downloaded,
     }

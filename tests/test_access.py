@@ -21,7 +21,8 @@ from accounts.services import issue_token
 from derp_portal.api import api
 from derp_portal.lib.clock import now
 from fleet import services as fleet
-from fleet.models import NodeKey, Relay, Server
+from fleet.models import Alert, Evacuation, NodeKey, Relay, Rollout, Server
+from fleet.services.alerts import raise_alert
 from serials import services as serials
 from serials.models import Lease, SerialBatch
 from tests.api_client import Caller, make_batch, make_code, make_server
@@ -85,6 +86,18 @@ class World:
         return fleet.allocate(owner=self.alice, server=None, run_until=until, actor=self.alice)
 
     @property
+    def failover(self) -> Evacuation:
+        return fleet.drain_server(server_id=self.server.pk, actor=None)
+
+    @property
+    def alert(self) -> Alert:
+        return raise_alert(Alert.Kind.NO_ROOM, severity=Alert.Severity.WARNING, subject="fleet", count=1)
+
+    @property
+    def rollout(self) -> Rollout:
+        return Rollout.objects.get_or_create(image="registry.example.com/derper:1", canary=self.server)[0]
+
+    @property
     def batch(self) -> SerialBatch:
         return make_batch(1)
 
@@ -99,6 +112,18 @@ def world(alice: User, bob: User, rita: User, root: User) -> World:
 
 def of_lease(world: World) -> dict[str, Any]:
     return {"lease_id": world.lease.pk}
+
+
+def of_server(world: World) -> dict[str, Any]:
+    return {"server_id": world.server.pk}
+
+
+def of_group(world: World) -> dict[str, Any]:
+    return {"group_id": world.relay.group_id}
+
+
+def of_rollout(world: World) -> dict[str, Any]:
+    return {"rollout_id": world.rollout.pk}
 
 
 PAGES = {
@@ -179,12 +204,43 @@ OPERATIONS = {
     "GET server/list": Rule(For.STAFF),
     "POST server/update": Rule(For.STAFF, post=200, data=lambda w: {"server_id": w.server.pk}),
     "POST server/delete": Rule(For.STAFF, post=409, data=lambda w: {"server_id": w.server.pk}),
+    "GET server/health": Rule(For.STAFF),
+    "GET server/events": Rule(For.STAFF, data=of_server),
+    "GET server/ssh-key": Rule(For.STAFF),
+    # Nothing listens where the server should be, and there is no other one to ask.
+    "POST server/test": Rule(For.STAFF, post=502, data=of_server),
+    "POST server/check-ports": Rule(For.STAFF, post=409, data=of_server),
+    "POST server/drain": Rule(For.STAFF, post=200, data=of_server),
+    "POST server/undrain": Rule(For.STAFF, post=200, data=of_server),
+    "POST server/enable": Rule(For.STAFF, post=200, data=of_server),
+    "POST server/disable": Rule(For.STAFF, post=200, data=of_server),
+    "POST server/address": Rule(For.STAFF, post=200, data=lambda w: of_server(w) | {"ip": "203.0.113.99"}),
+    "POST server/enroll-script": Rule(
+        For.STAFF, post=200, data=lambda w: {"address": "203.0.113.7", "has_firewall": False}
+    ),
     "GET region/list": Rule(For.MEMBERS),
     "POST region/add": Rule(For.STAFF, post=200, data=lambda w: {"code": "sg", "name": "Singapore"}),
     "POST container/allocate": Rule(For.STAFF, post=200, data=lambda w: {"user_id": w.alice.pk}),
     "GET container/list": Rule(For.OWNER_AND_STAFF, data=lambda w: {"user_id": w.alice.pk}),
     "POST container/restart": Rule(For.STAFF, post=200, data=lambda w: {"container_id": w.relay.pk}),
+    "POST container/move": Rule(For.STAFF, post=409, data=lambda w: {"container_id": w.relay.pk}),
+    "POST container/quarantine": Rule(For.STAFF, post=200, data=of_group),
+    "POST container/unquarantine": Rule(For.STAFF, post=200, data=of_group),
+    "POST container/limit-servers": Rule(For.STAFF, post=200, data=lambda w: of_group(w) | {"server_ids": []}),
     "POST container/release": Rule(For.STAFF, post=200, data=lambda w: {"container_id": w.by_hand.pk}),
+    "POST ha/failover": Rule(For.STAFF, post=200),
+    "GET ha/failovers": Rule(For.STAFF),
+    "GET ha/failovers/{failover_id}": Rule(For.STAFF, args=lambda w: {"failover_id": w.failover.pk}),
+    "GET ha/moves": Rule(For.STAFF),
+    "GET alerts/list": Rule(For.STAFF),
+    "POST alerts/resolve": Rule(For.STAFF, post=200, data=lambda w: {"alert_id": w.alert.pk}),
+    "POST rollout/start": Rule(For.STAFF, post=409, data=lambda w: {"image": w.rollout.image}),
+    "GET rollout/list": Rule(For.STAFF),
+    "GET rollout/{rollout_id}": Rule(For.STAFF, args=lambda w: {"rollout_id": w.rollout.pk}),
+    "POST rollout/stop": Rule(For.STAFF, post=200, data=of_rollout),
+    "POST rollout/resume": Rule(For.STAFF, post=200, data=of_rollout),
+    "POST rollout/cancel": Rule(For.STAFF, post=200, data=of_rollout),
+    "POST rollout/rollback": Rule(For.STAFF, post=200, data=of_rollout),
     "GET acl/derpmap": Rule(For.OWNER_AND_STAFF, data=of_lease),
     "POST notifications/send": Rule(
         For.STAFF, post=200, data=lambda w: {"user_id": w.alice.pk, "subject": "Hello", "body": "World"}
@@ -272,7 +328,7 @@ def test_an_operation_lets_in_whom_it_is_for(world: World, name: str) -> None:
     method, path = name.split()
     for role in ROLES:
         caller = Caller(None if role == "anonymous" else User.objects.get(username=role))
-        status, answer = getattr(caller, method.lower())(path, **rule.data(world))
+        status, answer = getattr(caller, method.lower())(path.format(**rule.args(world)), **rule.data(world))
         allowed = (rule.get if method == "GET" else rule.post) or 200
         assert ("log in" if status == 401 else status) == expected(rule, role, allowed, is_page=False), (role, answer)
         assert answer.get("success", True) is (status == 200)

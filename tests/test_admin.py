@@ -17,8 +17,21 @@ from django.urls import reverse
 from accounts import services as accounts
 from accounts.models import Notification, User
 from derp_portal.lib.clock import now
-from fleet.models import NodeKey, Outage, Relay, RelayHealth, Server
+from fleet.models import (
+    Alert,
+    Evacuation,
+    Move,
+    MoveReason,
+    NodeKey,
+    Outage,
+    Relay,
+    RelayHealth,
+    Rollout,
+    Server,
+    ServerEvent,
+)
 from fleet.services import restart_relay
+from fleet.services.authority import authority
 from fleet.services.outages import note_trouble
 from serials import services
 from serials.models import Reminder
@@ -42,14 +55,33 @@ def populate(count: int, *, start: int = 0) -> None:
         restart_relay(relay_id=relay.pk, actor=root)
         RelayHealth.objects.create(relay=relay, status=RelayHealth.Status.UNHEALTHY, error="timeout", checked_at=now())
         note_trouble(relay, "disk_full", "no space left")
-        server.status, server.error_code = Server.Status.UNHEALTHY, "unreachable"
+        server.status, server.phase, server.error_code = Server.Status.UNHEALTHY, Server.Phase.SUSPECT, "unreachable"
         server.save()
+        ServerEvent.objects.create(server=server, kind=ServerEvent.Kind.SUSPECT, detail="unreachable")
+        evacuation = Evacuation.objects.create(server=server, server_name=server.name, reason=MoveReason.FAILURE)
+        Move.objects.create(
+            relay=relay,
+            evacuation=evacuation,
+            reason=MoveReason.FAILURE,
+            waits_for="no_room",
+            from_server=server,
+            from_generation=1,
+        )
+        Alert.objects.create(
+            alert_type=Alert.Kind.SERVER_LOST,
+            severity=Alert.Severity.CRITICAL,
+            subject=str(server.pk),
+            server=server,
+            params={"server": server.name, "since": "noon"},
+        )
+        Rollout.objects.create(image=f"derper:{number}", state=Rollout.State.DONE, ended_at=now())
         Outage.objects.create(
             group=lease.relay_group, cause="timeout", started_at=now() - timedelta(hours=2), ended_at=now()
         )
         Reminder.objects.create(lease=lease, lease_end=lease.ends_at, days=7)
         NodeKey.objects.create(owner=user, key=f"nodekey:{number:064x}")
         accounts.issue_token(user=user, name="x", scopes=["account"], actor=user)
+    authority()
     Notification.objects.update(status=Notification.Status.FAILED)
 
 
@@ -88,7 +120,7 @@ def test_every_list_and_every_page_opens_for_staff_and_for_nobody_else(roots: Cl
     populate(2)
     stranger = Client()
     stranger.force_login(User.objects.get(username="customer0"))
-    addresses = [reverse("admin:index")]
+    addresses = [reverse("admin:index"), reverse("admin:fleet_overview")]
     for address, model in lists().items():
         row = model._default_manager.order_by("pk").first()
         assert row is not None or model._meta.model_name in MAY_BE_EMPTY, f"{model} has no row to look at"
@@ -100,7 +132,7 @@ def test_every_list_and_every_page_opens_for_staff_and_for_nobody_else(roots: Cl
 
 
 def test_no_list_and_not_the_overview_asks_more_of_the_database_when_there_is_more(roots: Client) -> None:
-    addresses = [*lists(), reverse("admin:index")]
+    addresses = [*lists(), reverse("admin:index"), reverse("admin:fleet_overview")]
     populate(5)
     for address in addresses:
         roots.get(address)  # Content types and the like are asked for once a process.

@@ -1,5 +1,5 @@
 """The operator's view of the fleet. State is read-only; actions call services, and ask first."""
 
-from . import groups, hosts, observations, relays
+from . import alerts, enrolment, groups, hosts, moves, observations, relays, rollouts
 
-__all__ = ["groups", "hosts", "observations", "relays"]
+__all__ = ["alerts", "enrolment", "groups", "hosts", "moves", "observations", "relays", "rollouts"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any
 
 from django import forms
 from django.contrib import admin
@@ -29,8 +29,7 @@ from fleet.services.authority import enrolment_script
 
 from .base import HistoryAdmin, actor, change_url, list_url
 
-Transport = Literal["tls", "ssh"]
-_FIRST, _LAST = (Server._meta.get_field(name).default for name in ("port_first", "port_last"))
+_FIRST, _LAST = Server().port_first, Server().port_last
 
 
 class LinesField(forms.CharField):
@@ -98,7 +97,6 @@ class EnrolmentForm(forms.Form):
     def choices(self) -> dict[str, Any]:
         """As `enrolment_script` wants them, but for the address."""
         given = self.cleaned_data
-        assert given["transport"] in get_args(Transport)
         same = ("transport", "portal_addresses", "has_firewall", "engine_port", "mirrors", "apt_mirror")
         return {"ports": (given["port_first"], given["port_last"]), **{name: given[name] for name in same}}
 

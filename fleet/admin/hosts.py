@@ -4,27 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
-from django import forms
-from django.contrib import admin, messages
-from django.core.exceptions import PermissionDenied, ValidationError
+from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponseBase
-from django.shortcuts import redirect
+from django.urls import URLPattern, path
+from django.utils.html import format_html
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 from unfold.contrib.filters.admin import RelatedDropdownFilter
-from unfold.decorators import action, display
+from unfold.decorators import display
 
-from derp_portal.lib.asking import Question, act
 from derp_portal.lib.errors import PortalError
 from fleet import services
 from fleet.models import Region, Relay, Server
-from fleet.runtimes.base import RuntimeFailure
+from fleet.overview import versions_on
 from fleet.selectors import servers
-from fleet.services.hosts import CHANGEABLE
-from fleet.words import trouble
+from fleet.words import advice, trouble
 
-from .base import EditableAdmin, OperatorAdmin, actor, badge, change_url, link, list_url, size
+from .base import EditableAdmin, actor, badge, link, list_url, size
+from .moves import timeline
+from .overview import PHASE_COLOURS, overview_page
+from .server_actions import ServerActions
+from .server_form import ServerForm
 
 
 @admin.register(Region)
@@ -39,28 +40,8 @@ class RegionAdmin(EditableAdmin):
         return False
 
 
-class ServerForm(forms.ModelForm[Server]):
-    """What an operator may say of a server. `refusal` is what the service answered to these very values."""
-
-    refusal: PortalError | None = None
-
-    class Meta:
-        model = Server
-        fields = CHANGEABLE
-
-    def clean(self) -> dict[str, Any]:
-        """Show the service's answer, and a wrong port range beside its field."""
-        data = super().clean() or {}
-        if self.refusal is not None:
-            raise ValidationError(str(self.refusal))
-        first, last = data.get("port_first"), data.get("port_last")
-        if first and last and not 1024 <= first <= last <= 65535:
-            self.add_error("port_last", _("The port range must lie within 1024 and 65535, first before last."))
-        return data
-
-
 @admin.register(Server)
-class ServerAdmin(OperatorAdmin):
+class ServerAdmin(ServerActions):
     """Hosts that run relays. Every write goes through `fleet.services`."""
 
     form = ServerForm
@@ -68,67 +49,128 @@ class ServerAdmin(OperatorAdmin):
         "name",
         "ip",
         "region",
-        "show_runtime",
-        "show_status",
+        "show_phase",
         "show_reason",
         "show_load",
         "show_relays",
+        "show_allowance",
         "show_traffic",
         "last_seen_at",
     )
-    list_filter = ("status", "is_enabled", "runtime", ("region", RelatedDropdownFilter))
+    list_filter = ("phase", "status", "is_enabled", "is_draining", "runtime", ("region", RelatedDropdownFilter))
     list_select_related = ("region",)
-    search_fields = ("name", "ip", "region__code", "region__name")
-    actions_detail = ("test_connection",)
+    search_fields = ("name", "ip", "region__code", "region__name", "provider")
+    change_form_outer_before_template = "admin/fleet/server_failover.html"
+    change_form_outer_after_template = "admin/fleet/server_timeline.html"
     readonly_fields = (
-        "show_status",
+        "show_phase",
+        "phase_since",
+        "failed_looks",
         "show_reason",
+        "show_advice",
         "error_detail",
         "error_since",
         "last_seen_at",
         "engine_version",
+        "engine_id",
         "show_hardware",
+        "show_clock",
+        "show_versions",
         "show_relays",
         "show_load",
         "show_traffic",
+        "show_allowance",
     )
-    add_fieldsets = (
-        (None, {"fields": ("name", "ip", "region", "is_enabled")}),
-        (gettext_lazy("Engine"), {"fields": ("runtime", "endpoint")}),
-        (gettext_lazy("Room"), {"fields": (("port_first", "port_last"), "max_relays")}),
+    _engine = (
+        gettext_lazy("Address and engine"),
+        {"fields": (("name", "region"), "ip", "is_enabled", ("runtime", "endpoint"), "ssh_host_key")},
     )
+    _settings = (
+        (
+            gettext_lazy("Certificates"),
+            {
+                "description": gettext_lazy(
+                    "Only for a tcp:// engine with certificates of its own. A host that the enrolment script prepared "
+                    "needs none: the portal's own authority is used. What is stored here is never shown again."
+                ),
+                "fields": (
+                    ("tls_ca_text", "tls_ca_file"),
+                    ("tls_certificate_text", "tls_certificate_file"),
+                    ("tls_key_text", "tls_key_file"),
+                    "forget_credentials",
+                ),
+            },
+        ),
+        (gettext_lazy("Room"), {"fields": (("port_first", "port_last"), ("max_relays", "uplink_mbps"))}),
+        (
+            gettext_lazy("Provider and money"),
+            {
+                "fields": (
+                    ("provider", "provider_renews_on"),
+                    ("monthly_cost_amount", "cost_currency"),
+                    ("billed_direction", "allowance_gb", "allowance_reset_day"),
+                )
+            },
+        ),
+    )
+    add_fieldsets = (_engine, *_settings)
     fieldsets = (
-        (gettext_lazy("State"), {"fields": ("show_status", "show_reason", "error_detail", "error_since")}),
-        *add_fieldsets,
+        (
+            gettext_lazy("State"),
+            {
+                "fields": (
+                    ("show_phase", "phase_since", "failed_looks"),
+                    ("show_reason", "show_advice"),
+                    ("error_detail", "error_since"),
+                )
+            },
+        ),
         (
             gettext_lazy("Last seen of it"),
             {
                 "fields": (
                     ("last_seen_at", "engine_version", "show_hardware"),
-                    ("show_relays", "show_load", "show_traffic"),
+                    ("engine_id", "show_clock"),
+                    ("show_relays", "show_load", "show_versions"),
+                    ("show_traffic", "show_allowance"),
                 )
             },
         ),
+        *add_fieldsets,
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Server]:
         """With relays and traffic counted."""
         return servers().order_by(*self.get_ordering(request) or ("name",))
 
-    @display(description=gettext_lazy("status"), ordering="status")
-    def show_status(self, server: Server) -> str:
-        """The status, coloured."""
-        return badge(server.get_status_display(), "success" if server.status == Server.Status.HEALTHY else "danger")
+    def get_readonly_fields(self, request: HttpRequest, obj: Server | None = None) -> tuple[str, ...]:
+        """A server that is there gets another address by the action, which says what that does to customers."""
+        return (*self.readonly_fields, "ip") if obj else self.readonly_fields
 
-    @display(description=gettext_lazy("runtime"), ordering="runtime")
-    def show_runtime(self, server: Server) -> str:
-        """The runtime in one word; the form says the rest."""
-        return _("Docker") if server.runtime == Server.Runtime.DOCKER else _("processes")
+    def get_urls(self) -> list[URLPattern]:
+        """With the overview of the fleet."""
+        overview = self.admin_site.admin_view(self.overview)
+        return [path("overview/", overview, name="fleet_overview"), *super().get_urls()]
+
+    def overview(self, request: HttpRequest) -> HttpResponseBase:
+        """All servers at one glance."""
+        return overview_page(self, request)
+
+    @display(description=gettext_lazy("phase"), ordering="phase")
+    def show_phase(self, server: Server) -> str:
+        """The phase, coloured, and whether it is being emptied."""
+        drain = badge(_("draining"), "info") if server.is_draining else ""
+        return format_html("{} {}", badge(server.get_phase_display(), PHASE_COLOURS[server.phase]), drain)
 
     @display(description=gettext_lazy("reason"), empty_value="–")
     def show_reason(self, server: Server) -> str | None:
         """Why it is in trouble, in words."""
         return trouble(server.error_code) or None
+
+    @display(description=gettext_lazy("what to do"), empty_value="–")
+    def show_advice(self, server: Server) -> str | None:
+        """What the operator can do about it."""
+        return advice(server.error_code) or None
 
     @display(description=gettext_lazy("load"), ordering="load")
     def show_load(self, server: Any) -> str:
@@ -145,6 +187,14 @@ class ServerAdmin(OperatorAdmin):
         """Up and down, of all relays that are there now."""
         return f"↑ {size(server.uploaded)} ↓ {size(server.downloaded)}"
 
+    @display(description=gettext_lazy("allowance used"), ordering="allowance_used_bytes")
+    def show_allowance(self, server: Server) -> str:
+        """Of the provider's monthly traffic."""
+        if not server.allowance_bytes:
+            return size(server.allowance_used_bytes)
+        share = server.allowance_used_bytes / server.allowance_bytes
+        return f"{size(server.allowance_used_bytes)} / {size(server.allowance_bytes)} ({share:.0%})"
+
     @display(description=gettext_lazy("hardware"), empty_value="–")
     def show_hardware(self, server: Server) -> str | None:
         """Cores and memory, as the host tells them."""
@@ -152,6 +202,19 @@ class ServerAdmin(OperatorAdmin):
         if not cores:
             return None
         return ngettext("%(count)d core", "%(count)d cores", cores) % {"count": cores} + f" · {size(memory)}"
+
+    @display(description=gettext_lazy("clock"), empty_value="–")
+    def show_clock(self, server: Server) -> str | None:
+        """Whether its clock goes with ours: deadlines depend on it."""
+        if server.last_seen_at is None:
+            return None
+        off = server.hardware.get("clock_off_seconds")
+        return badge(_("%(seconds)s s off") % {"seconds": off}, "warning") if off else _("right")
+
+    @display(description=gettext_lazy("relay images"))
+    def show_versions(self, server: Server) -> str:
+        """What the relays there should run, with how many of each."""
+        return " · ".join(f"{count} × {image}" for image, count in versions_on(server).items()) or "–"
 
     def get_form(self, request: HttpRequest, obj: Server | None = None, **options: Any) -> type[ServerForm]:
         """The form, knowing what the service has already refused in this request."""
@@ -175,65 +238,19 @@ class ServerAdmin(OperatorAdmin):
             answer = super().changeform_view(*arguments)
         return answer
 
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponseBase:
+        """With what happened to the server, and how its relays are leaving."""
+        server = self.get_object(request, object_id)
+        more = timeline(server) if server else {}
+        return super().change_view(request, object_id, form_url, {**(extra_context or {}), **more})  # type: ignore[no-any-return]
+
     def save_model(self, request: HttpRequest, obj: Server, form: ServerForm, change: bool) -> None:
         """Add or change it through the service."""
         if change:
-            changes = {name: form.cleaned_data[name] for name in form.changed_data}
-            if changes:
+            if changes := form.changes():
                 services.update_server(server_id=obj.pk, actor=actor(request), **changes)
             return
-        added = services.add_server(actor=actor(request), **form.cleaned_data)
+        added = services.add_server(actor=actor(request), **form.all_values())
         obj.pk, obj._state.adding = added.pk, False
-
-    @action(
-        description=gettext_lazy("Test connection"),
-        url_path="test-connection",
-        icon="network_check",
-        permissions=["act"],
-    )
-    def test_connection(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
-        """Ask the host about itself and say in words what came of it."""
-        server: Server = self.row_or_404(request, object_id)
-        try:
-            info = services.look_at_server(server_id=server.pk)
-        except RuntimeFailure as failure:
-            messages.error(request, f"{trouble(failure.code)} {failure.detail}".strip())
-        else:
-            said = _("%(server)s answers: %(engine)s %(version)s, %(cores)s cores, %(memory)s memory.")
-            messages.success(
-                request,
-                said
-                % {
-                    "server": server.name,
-                    "engine": info.engine,
-                    "version": info.version,
-                    "cores": info.cores,
-                    "memory": size(info.memory_bytes),
-                },
-            )
-        return redirect(change_url(server))
-
-    def delete_view(
-        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
-    ) -> HttpResponseBase:
-        """Ask, then let the service delete it if it is empty. To Django's own page released relays are a bar."""
-        server: Server = self.row_or_404(request, object_id)
-        if not self.has_delete_permission(request, server):
-            raise PermissionDenied
-
-        def do() -> HttpResponseBase:
-            services.delete_server(server_id=server.pk, actor=actor(request))
-            messages.success(request, _("%(server)s was deleted.") % {"server": server.name})
-            return redirect(list_url(Server))
-
-        question = Question(
-            title=_("Delete the server %(server)s?") % {"server": server.name},
-            lines=[
-                _("The portal forgets how to reach it and its ports. Nothing on the host itself is touched."),
-                _("Relays that were there before keep their history. A server that still carries relays stays."),
-            ],
-            button=_("Delete"),
-            back=change_url(server),
-            is_dangerous=True,
-        )
-        return act(self, request, question, do)

@@ -12,6 +12,7 @@ from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
+from unfold.dataclasses import UnfoldAction
 from unfold.decorators import action
 from unfold.widgets import UnfoldAdminTextInputWidget, UnfoldBooleanSwitchWidget
 
@@ -74,13 +75,12 @@ class ServerActions(OperatorAdmin):
         },
     )
 
-    def has_drain_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
-        """Offered while it is not drained already."""
-        return self.has_act_permission(request) and not _is_draining(object_id)
-
-    def has_end_drain_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
-        """Offered while it is drained."""
-        return self.has_act_permission(request) and _is_draining(object_id)
+    def get_actions_detail(self, request: HttpRequest, object_id: int) -> list[UnfoldAction]:
+        """Either to begin a drain or to end it."""
+        is_draining = Server.objects.filter(pk=object_id, is_draining=True).exists()
+        needless = "fleet_server_drain" if is_draining else "fleet_server_end_drain"
+        offered = super().get_actions_detail(request, object_id)
+        return [one for one in offered if one.action_name != needless]
 
     @action(
         description=gettext_lazy("Test connection"),
@@ -101,7 +101,7 @@ class ServerActions(OperatorAdmin):
             messages.success(request, said % {"server": server.name, "memory": size(info.memory_bytes), **told})
         return redirect(change_url(server))
 
-    @action(description=gettext_lazy("Drain"), url_path="drain", icon="output", permissions=["drain"])
+    @action(description=gettext_lazy("Drain"), url_path="drain", icon="output", permissions=["act"])
     def drain(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         """Empty it gently."""
         server: Server = self.row_or_404(request, object_id)
@@ -113,7 +113,10 @@ class ServerActions(OperatorAdmin):
             title=_("Drain %(server)s?") % {"server": server.name},
             lines=[
                 _affected(server),
-                _("It takes no new relays, and all it has move off a few at a time; each serves until the new answers."),
+                _(
+                    "It takes no new relays. Those it has move off a few at a time, and each goes on serving until the "
+                    "new one answers."
+                ),
                 _("Quarantined relays stay. You can end the drain at any time; what has left stays where it went."),
             ],
             button=_("Drain"),
@@ -121,7 +124,7 @@ class ServerActions(OperatorAdmin):
         )
         return act(self, request, question, do)
 
-    @action(description=gettext_lazy("End drain"), url_path="end-drain", icon="input", permissions=["end_drain"])
+    @action(description=gettext_lazy("End drain"), url_path="end-drain", icon="input", permissions=["act"])
     def end_drain(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         """Let it take relays again."""
         server: Server = self.row_or_404(request, object_id)
@@ -132,7 +135,9 @@ class ServerActions(OperatorAdmin):
 
         question = Question(
             title=_("End the drain of %(server)s?") % {"server": server.name},
-            lines=[_("It takes relays again. What has not left yet stays; what has left does not come back by itself.")],
+            lines=[
+                _("It takes relays again. What has not left yet stays; what has left does not come back by itself.")
+            ],
             button=_("End drain"),
             back=change_url(server),
         )
@@ -167,7 +172,10 @@ class ServerActions(OperatorAdmin):
         question = Question(
             title=_("Fail over %(server)s?") % {"server": server.name} if server else _("Fail over all lost servers?"),
             lines=[
-                _("Every relay gets a new place now and keeps its identity; maps that are polled follow by themselves."),
+                _(
+                    "Every relay gets a new place now and keeps its identity. Maps that are polled follow by "
+                    "themselves."
+                ),
                 _("This is the plan as of now. Other servers may be found by then."),
             ],
             button=_("Fail over"),
@@ -187,7 +195,9 @@ class ServerActions(OperatorAdmin):
         messages.success(request, _("It has begun. This page follows it."))
         return redirect(change_url(evacuation))
 
-    @action(description=gettext_lazy("Change address"), url_path="change-address", icon="edit_road", permissions=["act"])
+    @action(
+        description=gettext_lazy("Change address"), url_path="change-address", icon="edit_road", permissions=["act"]
+    )
     def change_address(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         """The same host, with the same relays, is found elsewhere."""
         server: Server = self.row_or_404(request, object_id)
@@ -204,11 +214,16 @@ class ServerActions(OperatorAdmin):
             title=_("Change the address of %(server)s") % {"server": server.name},
             lines=[
                 _affected(server),
-                _("Every map names the new address at once. Maps that were pasted have to be pasted again: their owners "
-                  "are told which line changed as soon as the relay answers there."),
-                _("Use this when the provider gave the same machine another address (now %(ip)s). An engine address "
-                  "that names the old one follows; a TLS certificate for it may have to be issued again, with a new "
-                  "enrolment script.") % {"ip": server.ip},
+                _(
+                    "Every map names the new address at once. Maps that were pasted have to be pasted again: their "
+                    "owners are told which line changed as soon as the relay answers there."
+                ),
+                _(
+                    "Use this when the provider gave the same machine another address (now %(ip)s). An engine address "
+                    "that names the old one follows; a TLS certificate for it may have to be issued again, with a new "
+                    "enrolment script."
+                )
+                % {"ip": server.ip},
             ],
             form=form,
             button=_("Change address"),
@@ -285,10 +300,6 @@ class ServerActions(OperatorAdmin):
         return act(self, request, question, do)
 
 
-def _is_draining(object_id: str | None) -> bool:
-    return bool(object_id) and Server.objects.filter(pk=object_id, is_draining=True).exists()
-
-
 def _affected(server: Server) -> str:
     """How many relays there are, and whose."""
     live = server.relays.filter(released_at=None)
@@ -306,11 +317,10 @@ def _found(server: Server, result: PortCheck) -> str:
     if result.tcp_ok and result.udp_ok:
         return _("Port %(port)s of %(server)s can be reached from %(seen_from)s over TCP and UDP.") % named
     failed = {"TCP": (result.tcp_ok, result.tcp_error), "UDP": (result.udp_ok, result.udp_error)}
-    words = "; ".join(
-        f"{name}: {error or _('no answer')}" for name, (is_ok, error) in failed.items() if not is_ok
-    )
+    words = "; ".join(f"{name}: {error or _('no answer')}" for name, (is_ok, error) in failed.items() if not is_ok)
     closed = _("Port %(port)s of %(server)s cannot be reached from %(seen_from)s.") % named
     hint = _(
-        "The commonest reason is the provider's security group or firewall: open TCP and UDP %(first)s to %(last)s there."
+        "The commonest reason is the provider's security group or firewall: open TCP and UDP %(first)s to %(last)s "
+        "there."
     )
     return f"{closed} {words}. " + hint % {"first": server.port_first, "last": server.port_last}

@@ -137,7 +137,7 @@ class ServerForm(forms.ModelForm[Server]):
 
     def _clean_pem(self, name: str, data: dict[str, Any]) -> None:
         """One text from either the field or the file; the file counts when both are there."""
-        file: UploadedFile | None = data.get(f"{name}_file")
+        file: UploadedFile[bytes] | None = data.get(f"{name}_file")
         text = str(data.get(f"{name}_text") or "")
         if file:
             raw = file.read(PEM_LIMIT + 1)

@@ -1,6 +1,12 @@
-"""`/api/server/…`, `/api/region/…` and `/api/container/…`; mounted by the composition."""
+"""`/api/server/…`, `/api/region/…`, `/api/container/…` and the like; mounted by the composition."""
 
-from .hosts import READ_REFUSALS, REFUSALS, region, server
+# Adds its operations to the router of the servers.
+from . import operations as operations
+from .alerts import alerts
+from .common import READ_REFUSALS, REFUSALS
+from .ha import ha
+from .hosts import server
+from .regions import region
 from .relays import (
     ContainerAnswer,
     ContainerRef,
@@ -11,6 +17,7 @@ from .relays import (
     show_container,
     whose,
 )
+from .rollouts import rollout
 
 __all__ = [
     "READ_REFUSALS",
@@ -19,9 +26,12 @@ __all__ = [
     "ContainerRef",
     "RelayBrief",
     "RelayStatus",
+    "alerts",
     "container",
+    "ha",
     "region",
     "relay_brief",
+    "rollout",
     "server",
     "show_container",
     "whose",

@@ -17,10 +17,10 @@ from accounts.models import User
 from accounts.selectors import user_by_id
 from derp_portal.lib.errors import PortalError
 from fleet import selectors, services
-from fleet.models import Relay, RelayHealth, Server
-from fleet.selectors import RelayState, node_of, relay_state, why_in_trouble
+from fleet.models import Move, Relay, RelayGroup, RelayHealth, Server
+from fleet.selectors import RelayState, latest_move, node_of, relay_state, why_in_trouble
 
-from .hosts import READ_REFUSALS, REFUSALS
+from .common import READ_REFUSALS, REFUSALS
 
 container = Router(tags=["container"])
 
@@ -57,6 +57,39 @@ class ContainerRef(Schema):
     container_id: int
 
 
+class MoveIn(ContainerRef):
+    """Which relay, and where to."""
+
+    server_id: int | None = Field(None, description="The best other server when left out.")
+
+
+class GroupRef(Schema):
+    """Names the relays of one lease, or of one relay by hand."""
+
+    group_id: int
+
+
+class QuarantineIn(GroupRef):
+    """Which relays, and why."""
+
+    note: str = Field("", max_length=200)
+
+
+class LimitIn(GroupRef):
+    """Which relays, and on which servers they may run."""
+
+    server_ids: list[int] = Field(max_length=1000, description="None named: on every server.")
+
+
+class GroupAnswer(Ok):
+    """The relays the call was about."""
+
+    group_id: int
+    quarantined_at: datetime | None
+    note: str
+    server_ids: list[int] = Field(description="The servers they are limited to; empty: every server.")
+
+
 class RelayBrief(Schema):
     """A relay in short."""
 
@@ -80,11 +113,23 @@ class HealthOut(Schema):
     checked_at: datetime | None
 
 
+class LastMove(Schema):
+    """A relay's latest move, under way or done; regions by their codes, null when not known."""
+
+    state: str = Field(description="`waiting`, `placed` (being set up) or `answered` (done)")
+    reason: str
+    from_region: str | None
+    to_region: str | None
+    created_at: datetime
+    ended_at: datetime | None
+
+
 class ContainerOut(RelayBrief):
     """A relay. `server_id`, `region`, `ip` and the ports are null while it has no place."""
 
     user_id: int
     group_id: int
+    is_primary: bool = Field(description="Or a standby of the same map.")
     server_id: int | None
     region: str | None
     region_id: int = Field(description="Its region id in the derp map.")
@@ -95,6 +140,10 @@ class ContainerOut(RelayBrief):
     cert_name: str = Field(description="The certificate's pin, as in the derp map.")
     trouble: str = Field(description="What is wrong, in words; empty when nothing is.")
     health: HealthOut | None
+    image: str = Field(description="The relay image it is to run.")
+    moved_at: datetime | None = Field(description="When it last moved; null if it never did, or is on its way.")
+    moved_to: str | None = Field(description="The code of the region it moved to.")
+    last_move: LastMove | None
     upload_bytes: int
     download_bytes: int
     run_until: datetime
@@ -169,6 +218,62 @@ def restart(request: HttpRequest, data: ContainerRef) -> dict[str, Any]:
     return _container_answer(target.pk)
 
 
+@container.post(
+    "/move",
+    response={200: ContainerAnswer, REFUSALS: ErrorOut},
+    auth=TokenAuth("staff", permissions=("fleet.change_relay",)),
+)
+def move(request: HttpRequest, data: MoveIn) -> dict[str, Any]:
+    """Move a relay; a quarantined one too. Its identity stays, and the old container serves until the new one answers.
+
+    409 `no_place` when no server can take it; then it stays where it is.
+    """
+    target = get_object_or_404(Relay, pk=data.container_id)
+    if data.server_id is not None:
+        get_object_or_404(Server, pk=data.server_id)
+    services.move_relay(relay_id=target.pk, server_id=data.server_id, actor=reader_of(request))
+    return _container_answer(target.pk)
+
+
+@container.post(
+    "/quarantine",
+    response={200: GroupAnswer, REFUSALS: ErrorOut},
+    auth=TokenAuth("staff", permissions=("fleet.change_relaygroup",)),
+)
+def quarantine(request: HttpRequest, data: QuarantineIn) -> dict[str, Any]:
+    """Hold relays where they are, so that no failover drags an attack on them to the next host."""
+    group = get_object_or_404(RelayGroup, pk=data.group_id)
+    services.set_quarantine(group_id=group.pk, is_quarantined=True, note=data.note, actor=reader_of(request))
+    return _group_answer(group.pk)
+
+
+@container.post(
+    "/unquarantine",
+    response={200: GroupAnswer, REFUSALS: ErrorOut},
+    auth=TokenAuth("staff", permissions=("fleet.change_relaygroup",)),
+)
+def unquarantine(request: HttpRequest, data: GroupRef) -> dict[str, Any]:
+    """Let relays move by themselves again."""
+    group = get_object_or_404(RelayGroup, pk=data.group_id)
+    services.set_quarantine(group_id=group.pk, is_quarantined=False, actor=reader_of(request))
+    return _group_answer(group.pk)
+
+
+@container.post(
+    "/limit-servers",
+    response={200: GroupAnswer, REFUSALS: ErrorOut},
+    auth=TokenAuth("staff", permissions=("fleet.change_relaygroup",)),
+)
+def limit_servers(request: HttpRequest, data: LimitIn) -> dict[str, Any]:
+    """Let relays run on these servers only; the others move there now, or nothing is changed (409 `no_place`)."""
+    group = get_object_or_404(RelayGroup, pk=data.group_id)
+    wanted = set(data.server_ids)
+    if Server.objects.filter(pk__in=wanted).count() < len(wanted):
+        raise Http404
+    services.limit_servers(group_id=group.pk, server_ids=wanted, actor=reader_of(request))
+    return _group_answer(group.pk)
+
+
 def whose(request: HttpRequest, user_id: int | None) -> User | None:
     """Whose things a list shows: the reader's or, with the staff scope, anybody's (None: everybody's).
 
@@ -189,11 +294,13 @@ def relay_brief(relay: Relay) -> dict[str, Any]:
 
 def show_container(relay: Relay) -> dict[str, Any]:
     """A relay from `selectors.relays()` as `ContainerOut`; queries nothing."""
-    node = node_of(relay)
+    node, moved = node_of(relay), latest_move(relay)
     health: RelayHealth | None = getattr(relay, "health", None)
+    arrived = moved if moved and moved.state == Move.State.ANSWERED else None
     return relay_brief(relay) | {
         "user_id": relay.owner_id,
         "group_id": relay.group_id,
+        "is_primary": relay.slot == 0,
         "server_id": relay.server_id,
         "region": relay.server.region.code if relay.server else None,
         "region_id": relay.region_id,
@@ -204,6 +311,10 @@ def show_container(relay: Relay) -> dict[str, Any]:
         "cert_name": relay.pin,
         "trouble": why_in_trouble(relay),
         "health": health,
+        "image": relay.image,
+        "moved_at": arrived.ended_at if arrived else None,
+        "moved_to": _region_of(arrived.to_server) if arrived else None,
+        "last_move": _show_last_move(moved) if moved else None,
         "upload_bytes": relay.upload_bytes,
         "download_bytes": relay.download_bytes,
         "run_until": relay.group.run_until,
@@ -214,3 +325,29 @@ def show_container(relay: Relay) -> dict[str, Any]:
 def _container_answer(relay_id: int) -> dict[str, Any]:
     relay = selectors.relays().get(pk=relay_id)
     return {"success": True, "container_id": relay.pk, "relay": show_container(relay)}
+
+
+def _show_last_move(moved: Move) -> dict[str, Any]:
+    return {
+        "state": moved.state,
+        "reason": moved.reason,
+        "from_region": _region_of(moved.from_server),
+        "to_region": _region_of(moved.to_server),
+        "created_at": moved.created_at,
+        "ended_at": moved.ended_at,
+    }
+
+
+def _region_of(where: Server | None) -> str | None:
+    return where.region.code if where else None
+
+
+def _group_answer(group_id: int) -> dict[str, Any]:
+    group = RelayGroup.objects.get(pk=group_id)
+    return {
+        "success": True,
+        "group_id": group.pk,
+        "quarantined_at": group.quarantined_at,
+        "note": group.quarantine_note,
+        "server_ids": sorted(group.servers.values_list("id", flat=True)),
+    }

@@ -56,7 +56,7 @@ def probe_relays(relays: Iterable[Relay], *, timeout: float = TIMEOUT_SECONDS) -
         results = list(pool.map(lambda target: probe(target, timeout), targets))
     for relay, result in zip(listed, results, strict=True):
         keep(relay, result)
-    note_answers([relay.pk for relay, result in zip(listed, results, strict=True) if result.healthy])
+    note_answers({relay.pk: relay.generation for relay, result in zip(listed, results, strict=True) if result.healthy})
     return results
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from django.conf import settings
-from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.db.models import Exists, F, OuterRef, Q, QuerySet
 
 from derp_portal.lib.clock import now
 from fleet.derp.keys import derper_key_file
@@ -51,9 +51,14 @@ def should_run() -> Q:
 
 
 def spared_containers(server_id: int) -> set[str]:
-    """Names of containers whose relays are moving away and still serve here until they answer at the new place."""
-    leaving = Relay.objects.filter(should_run(), moves__state=Move.State.PLACED, moves__from_server=server_id)
-    return {f"{code}-{generation}" for code, generation in leaving.values_list("code", "moves__from_generation")}
+    """Names of containers whose relays are moving away and still serve here until they answer at the new place.
+
+    One that would hold the port its relay has here again is not among them: it gives way to its successor.
+    """
+    leaving = Move.objects.filter(
+        state__in=Move.OPEN, from_server=server_id, relay__in=Relay.objects.filter(should_run())
+    ).exclude(relay__server=server_id, relay__port__number=F("from_port"))
+    return {f"{code}-{generation}" for code, generation in leaving.values_list("relay__code", "from_generation")}
 
 
 def desired(server: Server) -> tuple[list[WantedRelay], dict[int, Relay]]:

@@ -28,8 +28,9 @@ def list_containers(server: Server, runtime: Runtime) -> list[Observed]:
     try:
         if server.phase != Server.Phase.HEALTHY or _is_unknown(server):
             know_again(server, runtime)
-            # It may have come back with an older disk: every relay is told its limits again.
-            Relay.objects.filter(server=server).update(applied_speed=SPEED_UNKNOWN)
+            if server.phase != Server.Phase.RECOVERED:
+                # It may have come back with an older disk: every relay is told its limits again, once.
+                Relay.objects.filter(server=server).update(applied_speed=SPEED_UNKNOWN)
         found = runtime.list(settings.PORTAL_ID)
     except RuntimeFailure as failure:
         look_failed(server.pk, code=failure.code, detail=failure.detail)

@@ -2,7 +2,8 @@
 
 from .devices import add_node_keys, remove_node_key
 from .enrolment import look_at_server
-from .evacuations import drain_server, end_drain, fail_over, plan_failover, set_quarantine
+from .evacuations import drain_server, end_drain, fail_over, set_quarantine
+from .failover_plan import plan_failover
 from .groups import (
     GroupTerms,
     create_group,

@@ -13,6 +13,7 @@ from accounts.models import User
 from accounts.services import language_of, notify, record
 from derp_portal.lib.clock import now
 from fleet.models import Alert, Server
+from fleet.words import trouble
 
 Kind = Alert.Kind
 
@@ -22,7 +23,7 @@ WORDS: dict[str, Promise] = {
     Kind.ROLLOUT_STOPPED: _("The roll-out of %(image)s has stopped: %(reason)s"),
     Kind.PROVIDER_RENEWAL: _("Server %(server)s must be renewed with %(provider)s by %(date)s."),
     Kind.ALLOWANCE: _("Server %(server)s has used %(percent)s %% of its monthly traffic; its relays move away."),
-    Kind.FOREIGN_HOST: _("Server %(server)s cannot be used: %(reason)s Nothing on it was touched."),
+    Kind.FOREIGN_HOST: _("Server %(server)s cannot be used: %(reason)s"),
     Kind.CERTIFICATE_ENDS: _("The certificate for server %(server)s ends on %(date)s."),
 }
 
@@ -30,7 +31,10 @@ WORDS: dict[str, Promise] = {
 def wording(alert: Alert) -> str:
     """What the alert says, in the reader's language."""
     words = WORDS.get(alert.alert_type)
-    return str(words) % alert.params if words else alert.message
+    params = dict(alert.params)
+    if "code" in params:
+        params["reason"] = trouble(params["code"])
+    return str(words) % params if words else alert.message
 
 
 def raise_alert(
@@ -38,7 +42,7 @@ def raise_alert(
 ) -> Alert:
     """Raise it and mail every administrator, unless one of that kind and subject is open: then word that one anew.
 
-    `params` fill the words of the kind; `server` is named in them by itself.
+    `params` fill the words of the kind, a `code` of `fleet.words` its reason; `server` is named in them by itself.
     """
     named = {"server": server.name} if server else {}
     kept = {name: str(value) for name, value in (named | params).items()}

@@ -9,12 +9,16 @@ from django.db import IntegrityError, transaction
 
 from derp_portal.lib.clock import now
 from fleet.engines import open_runtime
-from fleet.models import Server, ServerEvent
+from fleet.models import Alert, Server, ServerEvent
 from fleet.runtimes.base import HostInfo, Rejected, Runtime
 
+from .alerts import raise_alert, resolve_alert
 from .phases import server_event
 
 CLOCK_TOLERANCE = timedelta(seconds=30)
+
+NOT_OURS = ("foreign_portal", "enrolled_twice")
+"""What a host may tell of itself that an operator must look into: two who steer it would undo each other's work."""
 
 
 def know_again(server: Server, runtime: Runtime) -> HostInfo:
@@ -23,6 +27,18 @@ def know_again(server: Server, runtime: Runtime) -> HostInfo:
     Raises RuntimeFailure; `enrolled_twice`, `foreign_portal` and `clock_off` besides what the runtime raises. Until it
     returns nothing on the host has been touched, but for the mark that it is ours.
     """
+    try:
+        info = _know_again(server, runtime)
+    except Rejected as failure:
+        if failure.code in NOT_OURS:
+            severity, subject = Alert.Severity.CRITICAL, str(server.pk)
+            raise_alert(Alert.Kind.FOREIGN_HOST, severity=severity, subject=subject, server=server, code=failure.code)
+        raise
+    resolve_alert(Alert.Kind.FOREIGN_HOST, subject=str(server.pk))
+    return info
+
+
+def _know_again(server: Server, runtime: Runtime) -> HostInfo:
     info = runtime.info()
     offset = abs(now() - info.clock) if info.clock else timedelta()
     is_new = server.last_seen_at is None

@@ -2,56 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import timedelta
-
 from django.db import transaction
-from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet
+from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.utils.translation import gettext as _
 
 from accounts.models import User
 from accounts.services import record
 from derp_portal.lib.clock import now
 from derp_portal.lib.errors import PortalError
-from fleet.models import (
-    Alert,
-    Evacuation,
-    Move,
-    MoveReason,
-    Outage,
-    Relay,
-    RelayEvent,
-    RelayGroup,
-    RelayHealth,
-    Server,
-    ServerEvent,
-    Wanted,
-)
+from fleet.models import Alert, Evacuation, Move, MoveReason, Relay, RelayGroup, Server, ServerEvent
+from fleet.reconciler.desired import should_run
 from fleet.selectors import open_servers
 
 from .alerts import raise_alert, resolve_alert
-from .groups import restart_in_place
 from .moves import end_move, set_up_elsewhere, start_move
-from .outages import open_outage_if_down
-from .phases import grace, last_sign_of_life, server_event
-from .placement import load_of
+from .outages import note_trouble
+from .phases import last_sign_of_life, server_event
 from .wake import wake_evacuation
 
 AT_A_TIME = 10
 """So many relays of a server that is well are on their way at once; the others go on serving meanwhile."""
 
-RESCUES_A_DAY = 3
-"""So often a relay is moved by itself because it does not work; then it stays, for somebody to look at."""
 
-HOPELESS = ("secret_unreadable", "invalid_spec", "no_server", "no_room", "no_port", "quarantined")
-"""Troubles that another server would share."""
+def lose_server(server_id: int) -> Evacuation | None:
+    """The server is lost: nothing on it is believed to run, customers without another relay stop paying, all leave.
 
-
-def lose_server(server_id: int) -> Evacuation:
-    """The server is lost: its relays are not running any more, and leave."""
+    Safe to repeat, and repeated by the sweep until it is done. None when the server has come back meanwhile.
+    """
     with transaction.atomic():
         server = Server.objects.select_for_update(no_key=True).get(pk=server_id)
+        if server.phase != Server.Phase.UNHEALTHY:
+            return None
         since = last_sign_of_life(server)
         evacuation = open_evacuation(server, MoveReason.FAILURE, actor=None)
         raise_alert(
@@ -61,31 +42,38 @@ def lose_server(server_id: int) -> Evacuation:
             server=server,
             since=f"{since:%Y-%m-%d %H:%M:%S} UTC",
         )
-    relays = list(should_run_on(server_id).only("id", "group_id", "generation", "server_id"))
-    Relay.objects.filter(pk__in=[relay.pk for relay in relays]).update(
-        observed_state=Relay.Observed.UNKNOWN, trouble_code="host_lost", trouble_detail="", trouble_since=now()
-    )
-    RelayEvent.objects.bulk_create(
-        RelayEvent(
-            relay=relay,
-            kind=RelayEvent.Kind.TROUBLE,
-            server_id=server_id,
-            generation=relay.generation,
-            detail="host_lost",
-        )
-        for relay in relays
-    )
-    for group_id in {relay.group_id for relay in relays}:
-        open_outage_if_down(group_id, "host_lost", since=since)
+    for relay_id, group_id in list(should_run_on(server_id).values_list("id", "group_id")):
+        with transaction.atomic():
+            group = RelayGroup.objects.select_for_update(no_key=True).get(pk=group_id)
+            relay = Relay.objects.select_related("server").get(pk=relay_id)
+            relay.group = group
+            _believe_no_longer(relay, server_id)
+    stopped = Relay.objects.filter(believed(), server=server_id, server__phase=Server.Phase.UNHEALTHY)
+    stopped.exclude(pk__in=should_run_on(server_id).values("pk")).update(observed_state=Relay.Observed.UNKNOWN)
     return evacuation
 
 
+def believed() -> Q:
+    """Relays of which something was seen on their host, and is still taken for true."""
+    return ~Q(observed_state__in=(Relay.Observed.UNKNOWN, Relay.Observed.ABSENT)) & Q(released_at=None)
+
+
+def _believe_no_longer(relay: Relay, server_id: int) -> None:
+    """Write down that the relay (group locked, server at hand) fell with its server. Once more changes nothing."""
+    server = relay.server
+    if server is None or server.pk != server_id or server.phase != Server.Phase.UNHEALTHY:
+        return  # It has left, or its server is back.
+    # One that did not run before the loss has had its outage begun by whoever found that out.
+    since = last_sign_of_life(server) if relay.is_running else None
+    code = "quarantined" if relay.group.quarantined_at else "host_lost"
+    relay.observed_state = Relay.Observed.UNKNOWN
+    relay.save(update_fields=["observed_state"])
+    note_trouble(relay, code, since=since)
+
+
 def should_run_on(server_id: int) -> QuerySet[Relay]:
-    """Relays placed there that are wanted running and have time left."""
-    clock_stands = Exists(Outage.objects.filter(group=OuterRef("group"), ended_at=None))
-    return Relay.objects.filter(
-        Q(group__run_until__gt=now()) | clock_stands, server=server_id, released_at=None, wanted=Wanted.RUNNING
-    )
+    """Relays placed there that are wanted running and have time left, or a clock that stands."""
+    return Relay.objects.filter(should_run(), server=server_id)
 
 
 def fail_over(*, server_id: int | None, actor: User | None) -> list[Evacuation]:
@@ -94,7 +82,7 @@ def fail_over(*, server_id: int | None, actor: User | None) -> list[Evacuation]:
     Raises Server.DoesNotExist. Servers that carry nothing are left out; asking twice begins nothing anew.
     """
     begun = []
-    for server in _to_fail_over(server_id):
+    for server in to_fail_over(server_id):
         with transaction.atomic():
             locked = Server.objects.select_for_update(no_key=True).get(pk=server.pk)
             reason = MoveReason.HAND if locked.status == Server.Status.HEALTHY else MoveReason.FAILURE
@@ -104,11 +92,13 @@ def fail_over(*, server_id: int | None, actor: User | None) -> list[Evacuation]:
     return begun
 
 
-def _to_fail_over(server_id: int | None) -> list[Server]:
+def to_fail_over(server_id: int | None) -> list[Server]:
+    """That server, or all that are not healthy and carry something. Raises Server.DoesNotExist."""
     if server_id is not None:
-        return [Server.objects.get(pk=server_id)]
-    unhealthy = Server.objects.filter(status=Server.Status.UNHEALTHY)
-    return [server for server in unhealthy if should_run_on(server.pk).exists()]
+        asked = [Server.objects.get(pk=server_id)]
+    else:
+        asked = list(Server.objects.filter(status=Server.Status.UNHEALTHY))
+    return [server for server in asked if should_run_on(server.pk).exists()]
 
 
 def drain_server(*, server_id: int, actor: User | None) -> Evacuation:
@@ -169,20 +159,27 @@ def carry_on(evacuation_id: int) -> Evacuation:
     running. From a server that is well they go a few at a time, and never two of one customer's map together.
     """
     evacuation = Evacuation.objects.select_related("server").get(pk=evacuation_id)
+    if evacuation.state == Evacuation.State.RUNNING:
+        if evacuation.reason == MoveReason.FAILURE:
+            leave_lost_servers()
+        _step(evacuation)
+        evacuation.refresh_from_db()
+    return evacuation
+
+
+def _step(evacuation: Evacuation) -> None:
+    """What the evacuation itself has to do; the relays of lost servers leave all together, whoever's they are."""
     server = evacuation.server
-    if evacuation.state != Evacuation.State.RUNNING:
-        return evacuation
     if server is None:
         _end(evacuation, Evacuation.State.DONE)
-        return evacuation
+        return
     is_lost = evacuation.reason == MoveReason.FAILURE
     if is_lost and server.status == Server.Status.HEALTHY:
         _call_off(evacuation)  # It came back before all had left: what is there serves again.
-    else:
-        _move_some(evacuation, server, is_gentle=not is_lost)
-        _end_if_done(evacuation, server)
-    evacuation.refresh_from_db()
-    return evacuation
+        return
+    if not is_lost:
+        _move_gently(evacuation, server)
+    _end_if_done(evacuation, server)
 
 
 def _leaving(evacuation: Evacuation, server: Server) -> QuerySet[Relay]:
@@ -191,47 +188,84 @@ def _leaving(evacuation: Evacuation, server: Server) -> QuerySet[Relay]:
         leaving = Relay.objects.filter(server=server, released_at=None)
     else:
         leaving = should_run_on(server.pk)
+    return _in_order(leaving)
+
+
+def _in_order(leaving: QuerySet[Relay]) -> QuerySet[Relay]:
     running_elsewhere = Relay.objects.filter(
         group=OuterRef("group"),
         released_at=None,
         observed_state=Relay.Observed.RUNNING,
         observed_generation=F("generation"),
-    ).exclude(server=server)
+    ).exclude(server=OuterRef("server"))
     return (
         leaving.filter(group__quarantined_at=None)
-        .exclude(moves__state=Move.State.PLACED)
         .annotate(has_other=Exists(running_elsewhere))
         .order_by("-group__priority", "has_other", "slot", "id")
     )
 
 
-def _move_some(evacuation: Evacuation, server: Server, *, is_gentle: bool) -> None:
-    leaving = _leaving(evacuation, server)
-    if is_gentle:
-        on_the_way = Move.objects.filter(relay__group=OuterRef("group"), state=Move.State.PLACED)
-        under_way = evacuation.moves.filter(state=Move.State.PLACED).count()
-        leaving = leaving.exclude(Exists(on_the_way))[: max(AT_A_TIME - under_way, 0)]
+def leave_lost_servers() -> None:
+    """Find places for the relays of all lost servers, higher priorities first, from whichever server they come."""
+    of_server = dict(
+        Evacuation.objects.filter(
+            state=Evacuation.State.RUNNING, reason=MoveReason.FAILURE, server__status=Server.Status.UNHEALTHY
+        ).values_list("server", "pk")
+    )
+    if not of_server:
+        return
+    evacuations = Evacuation.objects.in_bulk(of_server.values())
+    leaving = _in_order(Relay.objects.filter(should_run(), server__in=of_server))
+    if not open_servers().filter(carried__lt=F("max_relays")).exists():
+        # Nothing to try: those that wait already go on waiting, and cost nothing.
+        leaving = leaving.exclude(moves__state=Move.State.WAITING)
+    for relay_id, group_id, server_id in list(leaving.values_list("id", "group_id", "server_id")):
+        _leave(relay_id, group_id, evacuations[of_server[server_id]])
+
+
+def _move_gently(evacuation: Evacuation, server: Server) -> None:
+    on_the_way = Move.objects.filter(should_answer(), state=Move.State.PLACED)
+    of_their_group = on_the_way.filter(relay__group=OuterRef("group"))
+    leaving = _leaving(evacuation, server).exclude(Exists(of_their_group))
+    if not open_servers().filter(carried__lt=F("max_relays")).exists():
+        leaving = leaving.exclude(moves__state=Move.State.WAITING)
+    under_way = on_the_way.filter(evacuation=evacuation).count()
     groups_seen: set[int] = set()
     for relay_id, group_id in list(leaving.values_list("id", "group_id")):
-        if is_gentle and group_id in groups_seen:
-            continue
-        groups_seen.add(group_id)
-        _leave(relay_id, group_id, evacuation)
+        if under_way >= AT_A_TIME:
+            return
+        if group_id not in groups_seen and _leave(relay_id, group_id, evacuation):
+            groups_seen.add(group_id)
+            under_way += 1
 
 
-def _leave(relay_id: int, group_id: int, evacuation: Evacuation) -> None:
+def should_answer() -> Q:
+    """Of moves: their relay should run, so that an answer is to be waited for."""
+    return Q(relay__in=Relay.objects.filter(should_run()))
+
+
+def _leave(relay_id: int, group_id: int, evacuation: Evacuation) -> bool:
+    """Let one relay leave. True when it is on its way, and old and new place overlap for a while."""
+    is_lost = evacuation.reason == MoveReason.FAILURE
     with transaction.atomic():
         group = RelayGroup.objects.select_for_update(no_key=True).get(pk=group_id)
         relay = Relay.objects.select_related("server").get(pk=relay_id)
         if relay.released_at or relay.server_id != evacuation.server_id or group.quarantined_at:
-            return  # It has left, or must not, since we looked.
+            return False  # It has left, or must not, since we looked.
+        if not is_lost and Move.objects.filter(should_answer(), relay__group=group, state=Move.State.PLACED).exists():
+            return False  # Its sibling has gone since we looked.
         relay.group = group
+        if is_lost:
+            _believe_no_longer(relay, relay.server_id or 0)
         move = start_move(relay, reason=MoveReason(evacuation.reason), evacuation=evacuation)
-        set_up_elsewhere(move, relay)
+        return set_up_elsewhere(move, relay) and move.is_open
 
 
 def _end_if_done(evacuation: Evacuation, server: Server) -> None:
-    if _leaving(evacuation, server).exists() or evacuation.moves.filter(state__in=Move.OPEN).exists():
+    leaving = _leaving(evacuation, server)
+    for move in evacuation.moves.filter(state=Move.State.WAITING).exclude(relay__in=leaving.values("pk")):
+        end_move(move, Move.State.CANCELLED)  # Stopped, or held where it is, since it began to wait.
+    if leaving.exists() or evacuation.moves.filter(should_answer(), state__in=Move.OPEN).exists():
         return
     _end(evacuation, Evacuation.State.DONE)
     if evacuation.reason == MoveReason.DRAIN:
@@ -239,171 +273,47 @@ def _end_if_done(evacuation: Evacuation, server: Server) -> None:
 
 
 def carry_on_all() -> None:
-    """Sweep: every evacuation goes on; lost servers whose relays were wanted again later get one; room is watched."""
-    for server in Server.objects.filter(phase=Server.Phase.UNHEALTHY).exclude(
-        evacuations__state=Evacuation.State.RUNNING
-    ):
-        if should_run_on(server.pk).filter(group__quarantined_at=None).exists():
-            with transaction.atomic():
-                locked = Server.objects.select_for_update(no_key=True).get(pk=server.pk)
-                open_evacuation(locked, MoveReason.FAILURE, actor=None)
-    running = Evacuation.objects.filter(state=Evacuation.State.RUNNING)
-    highest = Relay.objects.filter(server=OuterRef("server"), released_at=None).order_by("-group__priority")
-    # Whose customers come first gets what room there is.
-    for evacuation in running.annotate(priority=highest.values("group__priority")[:1]).order_by("-priority", "id"):
-        carry_on(evacuation.pk)
+    """Sweep: what was begun and cut short is begun again, every evacuation goes on, room is watched."""
+    _finish_losses()
+    _take_drains_up_again()
+    leave_lost_servers()
+    for evacuation in Evacuation.objects.filter(state=Evacuation.State.RUNNING).select_related("server").order_by("id"):
+        _step(evacuation)
     _watch_room()
     for alert in Alert.objects.filter(alert_type=Alert.Kind.SERVER_LOST, resolved=False).select_related("server"):
         if alert.server is None or alert.server.status == Server.Status.HEALTHY:
             resolve_alert(Alert.Kind.SERVER_LOST, subject=alert.subject)
 
 
+def _finish_losses() -> None:
+    """Lost servers whose worker died before it could say so, or whose relays were wanted again later."""
+    here = Relay.objects.filter(server=OuterRef("pk"))
+    is_left = Exists(Evacuation.objects.filter(server=OuterRef("pk"), state=Evacuation.State.RUNNING))
+    wants_to_leave = Exists(here.filter(should_run(), group__quarantined_at=None)) & ~is_left
+    lost = Server.objects.filter(wants_to_leave | Exists(here.filter(believed())), phase=Server.Phase.UNHEALTHY)
+    for server_id in lost.values_list("pk", flat=True):
+        lose_server(server_id)
+
+
+def _take_drains_up_again() -> None:
+    """A drain that became a failover is a drain again once the server is back."""
+    is_left = Evacuation.objects.filter(server=OuterRef("pk"), state=Evacuation.State.RUNNING)
+    left = Relay.objects.filter(server=OuterRef("pk"), released_at=None, group__quarantined_at=None)
+    forgotten = Server.objects.filter(~Exists(is_left), Exists(left), is_draining=True)
+    for server_id in forgotten.values_list("pk", flat=True):
+        with transaction.atomic():
+            server = Server.objects.select_for_update(no_key=True).get(pk=server_id)
+            if server.is_draining:
+                open_evacuation(server, MoveReason.DRAIN, actor=None)
+
+
 def _watch_room() -> None:
-    without = Relay.objects.filter(released_at=None, wanted=Wanted.RUNNING, server=None, group__run_until__gt=now())
+    without = Relay.objects.filter(should_run(), server=None)
     waiting = Move.objects.filter(state=Move.State.WAITING).count() + without.count()
     if waiting:
         raise_alert(Alert.Kind.NO_ROOM, severity=Alert.Severity.CRITICAL, subject="fleet", count=waiting)
     else:
         resolve_alert(Alert.Kind.NO_ROOM, subject="fleet")
-
-
-def rescue_relays() -> list[int]:
-    """Sweep: relays that do not work where they are, although their host answers, go elsewhere. Returns their ids.
-
-    One that runs and fails its probes is first given a fresh container; only if that does not help either does it
-    move. Where no other server has room it stays, and is tried again there.
-    """
-    patience = now() - grace()
-    does_not_start = ~Q(trouble_code="") & ~Q(trouble_code__in=HOPELESS) & Q(trouble_since__lt=patience)
-    does_not_answer = Q(health__status=RelayHealth.Status.UNHEALTHY, started_at__lt=patience) & (
-        Q(health__healthy_at=None) | Q(health__healthy_at__lt=patience)
-    )
-    rescued_lately = Count(
-        "moves", filter=Q(moves__reason=MoveReason.RESCUE, moves__created_at__gt=now() - timedelta(days=1))
-    )
-    ill = (
-        Relay.objects.filter(does_not_start | does_not_answer)
-        .filter(released_at=None, wanted=Wanted.RUNNING, group__run_until__gt=now(), group__quarantined_at=None)
-        .exclude(moves__state__in=Move.OPEN)
-        .exclude(server=None)
-        .exclude(server__phase=Server.Phase.UNHEALTHY)
-        .annotate(rescues=rescued_lately)
-        .filter(rescues__lt=RESCUES_A_DAY)
-        .order_by("-group__priority", "id")
-    )
-    return [relay_id for relay_id, group_id in ill.values_list("id", "group_id")[:100] if _rescue(relay_id, group_id)]
-
-
-def _rescue(relay_id: int, group_id: int) -> bool:
-    with transaction.atomic():
-        group = RelayGroup.objects.select_for_update(no_key=True).get(pk=group_id)
-        relay = Relay.objects.select_related("server", "health").get(pk=relay_id)
-        if relay.released_at or relay.server is None:
-            return False
-        relay.group = group
-        if relay.is_running and relay.server.status == Server.Status.HEALTHY and not _was_restarted_lately(relay):
-            restart_in_place(relay)
-            return True
-        try:
-            with transaction.atomic():
-                move = start_move(relay, reason=MoveReason.RESCUE)
-                if not set_up_elsewhere(move, relay):
-                    raise _NoRoomElsewhere
-        except _NoRoomElsewhere:
-            return False
-    return True
-
-
-class _NoRoomElsewhere(Exception):
-    """Takes back the move that was only tried."""
-
-
-def _was_restarted_lately(relay: Relay) -> bool:
-    """Whether a fresh container was already tried since the relay last answered."""
-    restarts = relay.events.filter(kind=RelayEvent.Kind.RESTARTED, server=relay.server)
-    health = getattr(relay, "health", None)
-    if health and health.healthy_at:
-        restarts = restarts.filter(created_at__gt=health.healthy_at)
-    return restarts.exists()
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedMove:
-    """What a failover would do with one relay. `to` is None, and `reason` says why, when it would stay."""
-
-    relay: Relay
-    to: Server | None
-    reason: str = ""
-
-
-@dataclass
-class _Room:
-    """A server with the relays it would have by then."""
-
-    server: Server
-    carried: int
-    max_relays: int
-    uplink_mbps: int | None
-    promised: int
-
-
-def plan_failover(*, server_id: int | None) -> list[PlannedMove]:
-    """What `fail_over` would do now, changing nothing. The real one may find other servers by then."""
-    leaving: list[Relay] = []
-    for server in _to_fail_over(server_id):
-        relays = should_run_on(server.pk).exclude(moves__state=Move.State.PLACED)
-        leaving += relays.select_related("group", "owner", "server__region")
-    leaving.sort(key=lambda relay: (-relay.group.priority, relay.slot, relay.pk))
-    rooms = [
-        _Room(server, server.carried, server.max_relays, server.uplink_mbps, server.promised)
-        for server in open_servers().select_related("region")
-    ]
-    addresses = _addresses_by_group(leaving)
-    planned = []
-    for relay in leaving:
-        taken = addresses[relay.group_id]
-        choice = _best_room(relay, rooms, taken)
-        if relay.group.quarantined_at:
-            planned.append(PlannedMove(relay, None, "quarantined"))
-        elif choice is None:
-            planned.append(PlannedMove(relay, None, "no_room" if rooms else "no_server"))
-        else:
-            choice.carried += 1
-            choice.promised += relay.group.speed_bytes_per_second
-            taken.add(choice.server.ip)
-            planned.append(PlannedMove(relay, choice.server))
-    return planned
-
-
-def _addresses_by_group(relays: Sequence[Relay]) -> dict[int, set[str]]:
-    addresses: dict[int, set[str]] = {relay.group_id: set() for relay in relays}
-    placed = Relay.objects.filter(group__in=addresses, released_at=None, server__isnull=False)
-    for group_id, address in placed.values_list("group_id", "server__ip"):
-        addresses[group_id].add(address)
-    return addresses
-
-
-def _best_room(relay: Relay, rooms: Iterable[_Room], taken: set[str]) -> _Room | None:
-    wished_for = {region.pk for region in relay.group.regions.all()}
-    allowed = {server.pk for server in relay.group.servers.all()}
-    fitting = [
-        room
-        for room in rooms
-        if room.carried < room.max_relays
-        and room.server.ip not in taken
-        and (not allowed or room.server.pk in allowed)
-        and room.server.pk != relay.server_id
-    ]
-    return min(
-        fitting,
-        key=lambda room: (
-            room.server.region_id not in wished_for,
-            room.server.phase == Server.Phase.RECOVERED,
-            load_of(room),
-            room.server.pk,
-        ),
-        default=None,
-    )
 
 
 def set_quarantine(*, group_id: int, is_quarantined: bool, note: str = "", actor: User | None) -> RelayGroup:

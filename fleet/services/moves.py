@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 
 from django.db import transaction
 
@@ -21,7 +21,8 @@ State = Move.State
 def start_move(relay: Relay, *, reason: MoveReason, evacuation: Evacuation | None = None) -> Move:
     """Write down that the relay has to leave its server. Call with its group locked.
 
-    One that waits already goes on waiting, for this reason; one that is being set up elsewhere is given up.
+    One that waits already goes on waiting, for this reason. Where it was being set up it has never answered: that is
+    given up, and it still comes from where it last served, as the maps in people's hands say.
     """
     open_move = relay.moves.filter(state__in=Move.OPEN).first()
     if open_move and open_move.state == State.WAITING:
@@ -30,6 +31,15 @@ def start_move(relay: Relay, *, reason: MoveReason, evacuation: Evacuation | Non
         return open_move
     if open_move:
         end_move(open_move, State.CANCELLED)
+        return Move.objects.create(
+            relay=relay,
+            evacuation=evacuation,
+            reason=reason,
+            from_server_id=open_move.from_server_id,
+            from_ip=open_move.from_ip,
+            from_port=open_move.from_port,
+            from_generation=open_move.from_generation,
+        )
     port = Port.objects.filter(relay=relay).first()
     return Move.objects.create(
         relay=relay,
@@ -47,11 +57,12 @@ def set_up_elsewhere(move: Move, relay: Relay, *, on: Server | None = None) -> b
 
     `on` names the server. The relay stays where it is, and says why, until there is room.
     """
+    left_id = relay.server_id
     try:
         with transaction.atomic():
             relay.generation += 1
             relay.save(update_fields=["generation"])
-            target = place(relay, on=on, apart_from={move.from_ip} if move.from_ip else ())
+            target = place(relay, on=on, apart_from={relay.server.ip} if relay.server else ())
     except NoPlace as error:
         relay.generation -= 1
         if move.waits_for != error.code:
@@ -67,10 +78,10 @@ def set_up_elsewhere(move: Move, relay: Relay, *, on: Server | None = None) -> b
     move.to_generation = relay.generation
     move.save(update_fields=["state", "waits_for", "placed_at", "to_server", "to_ip", "to_port", "to_generation"])
     relay_event(relay, RelayEvent.Kind.MOVED, f"{move.from_server or ''} → {target}")
+    if left_id:
+        wake_server(left_id)
     if relay.group.wanted != Wanted.RUNNING:
         end_move(move, State.ANSWERED)  # Nothing runs, so nothing will answer.
-    elif move.from_server_id:
-        wake_server(move.from_server_id)
     return True
 
 
@@ -88,14 +99,17 @@ def give_up_moves(relay: Relay) -> None:
         end_move(move, State.CANCELLED)
 
 
-def note_answers(relay_ids: Collection[int]) -> None:
-    """These relays have just answered a probe: the moves that led them there are done, and their owners are told."""
-    done = Move.objects.filter(relay__in=relay_ids, state=State.PLACED).values_list("pk", "relay__group_id")
+def note_answers(generations: Mapping[int, int]) -> None:
+    """These relays, by id, have answered a probe in that generation: moves that led there are done, owners are told.
+
+    The generation is the one that was probed: a relay may have been moved on while the probe was on its way.
+    """
+    done = Move.objects.filter(relay__in=generations, state=State.PLACED).values_list("pk", "relay__group_id")
     for move_id, group_id in done:
         with transaction.atomic():
             RelayGroup.objects.select_for_update(no_key=True).get(pk=group_id)
             move = Move.objects.select_related("relay__server", "relay__owner", "to_server__region").get(pk=move_id)
-            if move.state != State.PLACED or move.relay.generation < (move.to_generation or 0):
+            if move.state != State.PLACED or generations[move.relay_id] < (move.to_generation or 0):
                 continue
             end_move(move, State.ANSWERED)
             _tell_owner(move)

@@ -17,10 +17,11 @@ SAME_OUTAGE = timedelta(minutes=5)
 """A blip that is over for no longer than this goes on when the group falls again: a crash loop is one outage."""
 
 
-def note_trouble(relay: Relay, code: str, detail: str = "") -> None:
+def note_trouble(relay: Relay, code: str, detail: str = "", *, since: datetime | None = None) -> None:
     """The relay cannot run for this reason. Opens an outage when none of its group's relays runs.
 
-    Saying the same again keeps the moment at which the trouble began.
+    `since` is when it fell silent, if that was before now. Saying the same again keeps the moment at which the
+    trouble began.
     """
     if relay.trouble_code != code:
         relay.trouble_since = relay.trouble_since or now()
@@ -28,7 +29,7 @@ def note_trouble(relay: Relay, code: str, detail: str = "") -> None:
         relay_event(relay, RelayEvent.Kind.TROUBLE, f"{code} {detail}".strip())
     relay.trouble_detail = detail[:2000]
     relay.save(update_fields=["trouble_code", "trouble_detail", "trouble_since"])
-    open_outage_if_down(relay.group_id, code)
+    open_outage_if_down(relay.group_id, code, since=since)
 
 
 def clear_trouble(relay: Relay) -> None:

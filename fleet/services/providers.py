@@ -12,7 +12,7 @@ from fleet.models import Alert, Evacuation, MoveReason, Server, ServerEvent
 from fleet.selectors import NEAR_ALLOWANCE
 
 from .alerts import raise_alert, resolve_alert
-from .evacuations import open_evacuation
+from .evacuations import open_evacuation, should_run_on
 from .phases import server_event
 
 REMIND_BEFORE = timedelta(days=7)
@@ -22,10 +22,13 @@ def remind_of_renewals() -> None:
     """Sweep: tell operators a week before a provider wants to be paid, until the date is moved on."""
     soon = timezone.localdate() + REMIND_BEFORE
     for server in Server.objects.filter(provider_renews_on__lte=soon):
+        subject = f"{server.pk}:{server.provider_renews_on}"
+        if Alert.objects.filter(alert_type=Alert.Kind.PROVIDER_RENEWAL, subject=subject, resolved=True).exists():
+            continue  # Somebody has seen to it by hand.
         raise_alert(
             Alert.Kind.PROVIDER_RENEWAL,
             severity=Alert.Severity.WARNING,
-            subject=f"{server.pk}:{server.provider_renews_on}",
+            subject=subject,
             server=server,
             provider=server.provider or "–",
             date=server.provider_renews_on,
@@ -56,7 +59,7 @@ def _leave(server_id: int) -> None:
     with transaction.atomic():
         server = Server.objects.select_for_update(no_key=True).get(pk=server_id)
         is_leaving = server.evacuations.filter(state=Evacuation.State.RUNNING).exists()
-        if is_leaving or not server.relays.filter(released_at=None).exists():
+        if is_leaving or not should_run_on(server_id).filter(group__quarantined_at=None).exists():
             return
         server_event(server, ServerEvent.Kind.ALLOWANCE)
         open_evacuation(server, MoveReason.ALLOWANCE, actor=None)

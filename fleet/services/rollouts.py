@@ -1,22 +1,18 @@
 """Roll-outs: a new relay image goes to a canary server first, then to so many relays an hour, and stops when it fails.
 
 A relay that gets the image keeps name, key, pin, address, port and generation; the next pass replaces its container.
-Each relay that worked until then leaves an event naming the image. Those relays are the ones by which the roll-out is
-judged; one that was ill before gets the image too, last, and says nothing about it.
+One that was ill before gets the image last, and says nothing about it.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 
 import structlog
 from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.db.models import Case, Count, Exists, F, OuterRef, Q, QuerySet, Subquery, Value, When
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -26,12 +22,13 @@ from accounts.services import record
 from derp_portal.lib.clock import now
 from derp_portal.lib.errors import PortalError
 from fleet.engines import fleet_image
-from fleet.models import Alert, Move, Relay, RelayEvent, RelayGroup, RelayHealth, Rollout, Server, Wanted
-from fleet.reconciler.desired import SECRETS, should_run
+from fleet.models import Alert, Relay, RelayEvent, RelayGroup, Rollout, Server
+from fleet.reconciler.desired import should_run
 from fleet.runtimes.base import Rejected
 from fleet.runtimes.image import image_name, stored_archive
 from fleet.words import trouble
 
+from . import rollout_relays as which
 from .alerts import raise_alert, resolve_alert
 from .events import relay_event
 from .groups import restart_in_place
@@ -41,25 +38,10 @@ log = structlog.get_logger(__name__)
 
 State = Rollout.State
 MOVING = (State.CANARY, State.RUNNING)
-
-PROOF = timedelta(minutes=2)
-"""So long after its start a relay of the canary must still answer before others follow."""
-START_PATIENCE = timedelta(minutes=3)
-"""A relay that does not run so long after it was to be replaced does not start."""
-SETTLING = timedelta(seconds=10)
-"""A probe sooner after the start tells nothing."""
-PROBED_WITHIN = timedelta(minutes=2)
-"""A relay that works has answered a probe so lately; one that probes have given up on has not."""
 STEPS_AN_HOUR = 12
-"""At least so many steps make an hour's share, also when the portal or the servers were away for hours."""
+"""An hour's share takes at least so many steps, also when the portal or the servers were away for hours."""
 ROLL_BACK_PERCENT = 100
 IDLE_AT_ONCE = 1000
-
-NOT_THE_IMAGE = (
-    *("unreachable", "connection_refused", "name_unknown", "no_socket", "ssh_failed", "timeout", "busy", "host_lost"),
-    *("port_taken", "name_taken", "secret_unreadable", "no_server", "no_room", "no_port", "quarantined"),
-)
-"""Troubles of a host or a place. They stop nothing unless the relay does not start for long."""
 
 STOPPED: dict[str, Promise] = {
     "by_hand": gettext_lazy("An operator stopped it."),
@@ -72,10 +54,6 @@ _REFERENCE = re.compile(
     r"(?=[:@])(?::\w[\w.-]{0,127})?(?:@sha256:[0-9a-f]{64})?",
     re.ASCII,
 )
-_SET_UP = (RelayEvent.Kind.RESTARTED, RelayEvent.Kind.MOVED, RelayEvent.Kind.PLACED, RelayEvent.Kind.PORT_CHANGED)
-
-
-# --- what operators may do ------------------------------------------------------------------------
 
 
 def start_rollout(
@@ -95,7 +73,7 @@ def start_rollout(
     with transaction.atomic():
         if Rollout.objects.filter(state__in=Rollout.OPEN).exists():
             raise _is_open()
-        if fleet_image() == image and not _lacking(image).exists():
+        if fleet_image() == image and not which.lacking(image).exists():
             raise _nothing_to_do()
         return _create(image=image, canary=_canary(image, canary_id), percent_per_hour=percent_per_hour, actor=actor)
 
@@ -152,7 +130,7 @@ def _check_image(image: str) -> None:
 
 def _canary(image: str, canary_id: int | None) -> Server | None:
     """The server to begin with; None when nothing that could show anything runs anywhere yet."""
-    fit = _possible_canaries(image)
+    fit = which.possible_canaries(image)
     if canary_id is None:
         return fit.first()
     named = Server.objects.get(pk=canary_id)
@@ -165,17 +143,6 @@ def _canary(image: str, canary_id: int | None) -> Server | None:
             status=409,
         )
     return found
-
-
-def _possible_canaries(image: str) -> QuerySet[Server]:
-    """Healthy Docker hosts that run relays without the image, the one with the fewest running relays first."""
-    to_try = _lacking(image).filter(should_run(), _runs())
-    here = Q(relays__released_at=None, relays__observed_state=Relay.Observed.RUNNING)
-    return (
-        Server.objects.filter(runtime=Server.Runtime.DOCKER, phase=Server.Phase.HEALTHY, pk__in=to_try.values("server"))
-        .annotate(running=Count("relays", filter=here))
-        .order_by("running", "pk")
-    )
 
 
 def stop_rollout(*, rollout_id: int, actor: User | None) -> Rollout:
@@ -205,7 +172,7 @@ def resume_rollout(*, rollout_id: int, actor: User | None) -> Rollout:
         is_on_canary = rollout.paced_from is None
     if rollout.state == State.STOPPED and is_on_canary:
         # Before it moves again, or the next sweep would stop it for what is just being mended.
-        for relay in list(_failing(rollout)):
+        for relay in list(which.failing(rollout)):
             _start_afresh(relay.pk, relay.group_id, rollout.image)
     with transaction.atomic():
         rollout = _locked_open(rollout_id)
@@ -234,7 +201,7 @@ def cancel_rollout(*, rollout_id: int, actor: User | None) -> Rollout:
     Raises Rollout.DoesNotExist.
     """
     with transaction.atomic():
-        rollout = Rollout.objects.select_for_update(no_key=True, of=("self",)).get(pk=rollout_id)
+        rollout = _locked(rollout_id)
         if rollout.is_open:
             _end(rollout, State.CANCELLED)
             record(actor=actor, event="rollout.cancelled", target=rollout)
@@ -250,7 +217,7 @@ def roll_back(*, rollout_id: int, actor: User | None) -> Rollout:
     Raises Rollout.DoesNotExist, PortalError `not_latest`, `nothing_to_do`.
     """
     with transaction.atomic():
-        rollout = Rollout.objects.select_for_update(no_key=True, of=("self",)).get(pk=rollout_id)
+        rollout = _locked(rollout_id)
         if Rollout.objects.filter(pk__gt=rollout.pk).exists():
             raise PortalError(
                 _("Only the latest roll-out can be rolled back. Start one with the image you want."),
@@ -266,8 +233,7 @@ def roll_back(*, rollout_id: int, actor: User | None) -> Rollout:
         back = _create(
             image=former, percent_per_hour=ROLL_BACK_PERCENT, state=State.RUNNING, paced_from=now(), actor=actor
         )
-    ill = _lacking(former).filter(should_run(), _is_ill(), image=rollout.image, server__phase=Server.Phase.HEALTHY)
-    for relay in list(ill):
+    for relay in list(which.ill_with(rollout.image, wanted_image=former)):
         with transaction.atomic():
             RelayGroup.objects.select_for_update(no_key=True).get(pk=relay.group_id)
             _give(relay, former, is_judged=False)
@@ -280,8 +246,12 @@ def _image_before(rollout: Rollout) -> str:
     return done.values_list("image", flat=True).first() or settings.RELAY_IMAGE or image_name()
 
 
+def _locked(rollout_id: int) -> Rollout:
+    return Rollout.objects.select_for_update(no_key=True, of=("self",)).get(pk=rollout_id)
+
+
 def _locked_open(rollout_id: int) -> Rollout:
-    rollout = Rollout.objects.select_for_update(no_key=True, of=("self",)).get(pk=rollout_id)
+    rollout = _locked(rollout_id)
     if not rollout.is_open:
         raise PortalError(_("This roll-out has ended. Start another one."), code="rollout_ended", status=409)
     return rollout
@@ -291,9 +261,6 @@ def _end(rollout: Rollout, state: Rollout.State) -> None:
     rollout.state, rollout.ended_at = state, rollout.ended_at or now()
     rollout.save(update_fields=["state", "ended_at"])
     resolve_alert(Alert.Kind.ROLLOUT_STOPPED, subject=str(rollout.pk))
-
-
-# --- the sweep ------------------------------------------------------------------------------------
 
 
 def advance_rollout() -> Rollout | None:
@@ -306,12 +273,12 @@ def advance_rollout() -> Rollout | None:
     if moving is None:
         return None
     with transaction.atomic():
-        rollout = Rollout.objects.select_for_update(no_key=True, of=("self",)).get(pk=moving.pk)
+        rollout = _locked(moving.pk)
         if rollout.state not in MOVING or _stop_if_failing(rollout):
             return rollout
         if rollout.state == State.CANARY:
             _choose_again_or_go_on(rollout)
-        total = _fleet().filter(should_run(), server__isnull=False).count()
+        total = which.count_running()
         due = _due(rollout, total)
     for relay_id, group_id in due:
         if not _take(rollout.pk, rollout.state, relay_id, group_id, total):
@@ -324,7 +291,7 @@ def advance_rollout() -> Rollout | None:
 
 
 def _stop_if_failing(rollout: Rollout) -> bool:
-    relay = _failing(rollout).select_related("server").first()
+    relay = which.failing(rollout).select_related("server").first()
     if relay is None:
         return False
     has_started = relay.started_at is not None and relay.started_at >= relay.changed_at
@@ -345,17 +312,14 @@ def _stop_if_failing(rollout: Rollout) -> bool:
 
 def _choose_again_or_go_on(rollout: Rollout) -> None:
     """Leave the canary once it has shown that the image works, or if nothing runs that could show it."""
-    tried = _judged(rollout)
-    count = tried.count()
-    if count:
-        is_proven = count == tried.filter(_serves(), health__healthy_at__gte=F("started_at") + PROOF).count()
-        if is_proven and not _ready(rollout).filter(server=rollout.canary).exists():
+    if which.judged(rollout).exists():
+        is_all_tried = not which.ready(rollout).filter(server=rollout.canary, serves=True).exists()
+        if is_all_tried and which.is_canary_proven(rollout):
             _leave_canary(rollout)
-    elif not _lacking(rollout.image).filter(should_run(), server__isnull=False).exists():
+    elif not which.lacking(rollout.image).filter(should_run(), server__isnull=False).exists():
         _leave_canary(rollout)
-    elif not _marked(rollout).exists() and not _possible_canaries(rollout.image).filter(pk=rollout.canary_id).exists():
-        # Emptied, or lost before it was touched: another one.
-        rollout.canary = _possible_canaries(rollout.image).first()
+    elif not which.marked(rollout).exists() and not which.has_use_of_canary(rollout):
+        rollout.canary = which.possible_canaries(rollout.image).first()
         rollout.save(update_fields=["canary"])
 
 
@@ -367,7 +331,7 @@ def _leave_canary(rollout: Rollout) -> None:
 
 def _due(rollout: Rollout, total: int) -> list[tuple[int, int]]:
     """Ids of the relays to take now, and of their groups: never two of one group."""
-    ready = _ready(rollout)
+    ready = which.ready(rollout)
     if rollout.state == State.CANARY:
         # One that was ill before would show nothing there.
         ready = ready.filter(server=rollout.canary, serves=True)
@@ -403,13 +367,13 @@ def _take(rollout_id: int, state: str, relay_id: int, group_id: int, total: int)
     A transaction of its own for each: several relays' rows are never locked together.
     """
     with transaction.atomic():
-        rollout = Rollout.objects.select_for_update(no_key=True, of=("self",)).get(pk=rollout_id)
+        rollout = _locked(rollout_id)
         if rollout.state != state or (state == State.RUNNING and allowance(rollout, total) < 1):
             return False
         RelayGroup.objects.select_for_update(no_key=True).get(pk=group_id)
-        relay = _ready(rollout).filter(pk=relay_id).first()
-        if relay is None:
-            return True
+        relay = which.ready(rollout).filter(pk=relay_id).first()
+        if relay is None or (state == State.CANARY and not relay.serves):
+            return True  # Something has happened to it since we looked.
         _give(relay, rollout.image, is_judged=relay.serves)
         if state == State.RUNNING:
             rollout.paced_done += 1
@@ -427,167 +391,24 @@ def _give(relay: Relay, image: str, *, is_judged: bool) -> None:
 
 def _give_to_idle(rollout: Rollout) -> None:
     """Relays that do not run, or have no place, get the image when they start again: no pace is needed."""
-    idle = _lacking(rollout.image).exclude(should_run(), server__isnull=False)
     with transaction.atomic():
-        rows = idle.select_for_update(no_key=True, of=("self",), skip_locked=True).only("pk")[:IDLE_AT_ONCE]
+        rows = (
+            which.idle(rollout.image)
+            .select_for_update(no_key=True, of=("self",), skip_locked=True)
+            .only("pk")[:IDLE_AT_ONCE]
+        )
         Relay.objects.filter(pk__in=[relay.pk for relay in rows]).update(image=rollout.image)
 
 
 def _end_if_done(rollout_id: int) -> None:
     """Done when no relay lacks the image, and those that were given it work."""
     with transaction.atomic():
-        rollout = Rollout.objects.select_for_update(no_key=True, of=("self",)).get(pk=rollout_id)
-        if rollout.state != State.RUNNING or _lacking(rollout.image).exists():
+        rollout = _locked(rollout_id)
+        if rollout.state != State.RUNNING or which.lacking(rollout.image).exists():
             return
-        judged = _judged(rollout)
-        if judged.count() == judged.filter(_serves(), started_at__gte=F("changed_at")).count():
+        if which.do_all_serve(rollout):
             _end(rollout, State.DONE)
             record(actor=None, event="rollout.done", target=rollout)
-
-
-# --- which relays ---------------------------------------------------------------------------------
-
-
-def _fleet() -> QuerySet[Any]:
-    """Live relays on Docker hosts, or without a place."""
-    on_docker = Q(server=None) | Q(server__runtime=Server.Runtime.DOCKER)
-    return Relay.objects.filter(on_docker, released_at=None).defer(*SECRETS)
-
-
-def _lacking(image: str) -> QuerySet[Any]:
-    lacking = _fleet().exclude(image=image)
-    return lacking.exclude(image="") if fleet_image() == image else lacking
-
-
-def _runs() -> Q:
-    return Q(observed_state=Relay.Observed.RUNNING, observed_generation=F("generation"))
-
-
-def _serves() -> Q:
-    """Relays that run, and have answered a probe since they started."""
-    answers = Q(health__status=RelayHealth.Status.HEALTHY, health__healthy_at__gte=F("started_at"))
-    return _runs() & answers & Q(trouble_code="")
-
-
-def _is_ill() -> Q:
-    return ~Q(trouble_code="") | Q(health__status=RelayHealth.Status.UNHEALTHY)
-
-
-def _changed_at(rollout: Rollout) -> Subquery:
-    """When a relay that worked was given this roll-out's image, the last time."""
-    marks = RelayEvent.objects.filter(
-        relay=OuterRef("pk"),
-        kind=RelayEvent.Kind.RESTARTED,
-        detail=rollout.image,
-        created_at__gte=rollout.started_at,
-    )
-    return Subquery(marks.order_by("-id").values("created_at")[:1])
-
-
-def _marked(rollout: Rollout) -> QuerySet[Any]:
-    """Relays that were given the image while they worked and should still run, with `changed_at`."""
-    given = _fleet().filter(should_run(), image=rollout.image).annotate(changed_at=_changed_at(rollout))
-    return given.filter(changed_at__isnull=False)
-
-
-def _judged(rollout: Rollout) -> QuerySet[Any]:
-    """Those of them that speak for or against the image: their host is healthy and they are not on the way elsewhere.
-
-    After a resumption, those that did not work by then do not count any more.
-    """
-    judged = _marked(rollout).filter(server__phase=Server.Phase.HEALTHY).exclude(moves__state=Move.State.PLACED)
-    if rollout.paced_from is None:
-        return judged
-    worked_then = Q(
-        health__healthy_at__gte=F("changed_at"),
-        health__healthy_at__gt=rollout.paced_from - PROBED_WITHIN,
-    )
-    return judged.filter(Q(changed_at__gte=rollout.paced_from) | worked_then)
-
-
-def _failing(rollout: Rollout) -> QuerySet[Any]:
-    set_up = RelayEvent.objects.filter(relay=OuterRef("pk"), kind__in=_SET_UP).order_by("-id")
-    is_in_trouble = ~Q(trouble_code="") & ~Q(trouble_code__in=NOT_THE_IMAGE) & Q(trouble_since__gte=F("changed_at"))
-    fails_probes = Q(
-        health__status=RelayHealth.Status.UNHEALTHY,
-        started_at__gte=F("changed_at"),
-        health__checked_at__gte=F("started_at") + SETTLING,
-    )
-    has_not_started = ~_runs() & (Q(started_at=None) | Q(started_at__lt=F("changed_at")))
-    is_late = Q(set_up_at__lt=now() - START_PATIENCE) & has_not_started
-    judged = _judged(rollout).annotate(set_up_at=Subquery(set_up.values("created_at")[:1]))
-    return judged.filter(is_in_trouble | fails_probes | is_late).order_by("pk")
-
-
-def _ready(rollout: Rollout) -> QuerySet[Any]:
-    """Relays that may be given the image now, with `serves`: on healthy hosts, and without leaving anybody with none.
-
-    The other relay of a map must serve, and one that has just been changed must have shown that it does. A relay that
-    is ill has nothing to lose; one that is just starting is left to it.
-    """
-    serves = Case(When(_serves(), then=Value(True)), default=Value(False))
-    siblings = Relay.objects.filter(group=OuterRef("group"), released_at=None, wanted=Wanted.RUNNING)
-    siblings = siblings.exclude(pk=OuterRef("pk"))
-    changing = (
-        siblings.filter(image=rollout.image)
-        .annotate(serves=serves, changed_at=_changed_at(rollout))
-        .filter(Q(serves=False) | Q(started_at__lt=F("changed_at")), changed_at__isnull=False)
-    )
-    leaves_one = ~Exists(siblings) | Exists(siblings.filter(_serves()))
-    return (
-        _lacking(rollout.image)
-        .filter(should_run(), server__phase=Server.Phase.HEALTHY)
-        .exclude(moves__state=Move.State.PLACED)
-        .annotate(serves=serves)
-        .filter(Q(Q(serves=True), leaves_one) | _is_ill())
-        .exclude(Exists(changing))
-    )
-
-
-# --- how far it is --------------------------------------------------------------------------------
-
-
-@dataclass
-class ServerProgress:
-    """One server's relays: how many have the image, and what the others run. `server` None: without a place."""
-
-    server_id: int | None
-    server: str
-    done: int = 0
-    total: int = 0
-    images: dict[str, int] = field(default_factory=dict)
-    versions: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass
-class Progress:
-    """How many live relays on Docker hosts have the image of a roll-out now."""
-
-    done: int
-    total: int
-    servers: list[ServerProgress]
-
-    @property
-    def percent(self) -> int:
-        """Rounded down, so that 100 means all."""
-        return 100 * self.done // self.total if self.total else 100
-
-
-def progress_of(rollout: Rollout) -> Progress:
-    """The state of the fleet beside the roll-out's image, server by server, by name. Two queries."""
-    present = fleet_image()
-    counted = _fleet().values_list("server", "server__name", "image", "health__version").annotate(Count("pk"))
-    servers: dict[int | None, ServerProgress] = {}
-    for server_id, name, image, version, count in counted.order_by("server__name", "image", "health__version"):
-        one = servers.setdefault(server_id, ServerProgress(server_id, name or ""))
-        image = image or present
-        one.total += count
-        one.done += count if image == rollout.image else 0
-        one.images[image] = one.images.get(image, 0) + count
-        if version:
-            one.versions[version] = one.versions.get(version, 0) + count
-    rows = list(servers.values())
-    return Progress(sum(row.done for row in rows), sum(row.total for row in rows), rows)
 
 
 def why_stopped(rollout: Rollout) -> str:

@@ -5,26 +5,40 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('fleet', '0003_survival'),
-        ('serials', '0003_example_plans'),
+        ("fleet", "0003_survival"),
+        ("serials", "0003_example_plans"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='plan',
-            name='priority',
-            field=models.SmallIntegerField(default=0, help_text='Where room is short, relays of higher ones get a place first.', verbose_name='priority'),
+            model_name="plan",
+            name="priority",
+            field=models.SmallIntegerField(
+                default=0,
+                help_text="Where room is short, relays of higher ones get a place first.",
+                verbose_name="priority",
+            ),
         ),
         migrations.AlterField(
-            model_name='plan',
-            name='regions',
-            field=models.ManyToManyField(blank=True, help_text='Tried first; when they have no room, another region is taken. None chosen = anywhere.', related_name='+', to='fleet.region', verbose_name='regions'),
+            model_name="plan",
+            name="regions",
+            field=models.ManyToManyField(
+                blank=True,
+                help_text="Tried first; when they have no room, another region is taken. None chosen = anywhere.",
+                related_name="+",
+                to="fleet.region",
+                verbose_name="regions",
+            ),
         ),
         migrations.AlterField(
-            model_name='plan',
-            name='relay_count',
-            field=models.PositiveSmallIntegerField(default=2, help_text='A primary and standbys on other servers, where there are any: losing one then changes nothing.', validators=[django.core.validators.MinValueValidator(1)], verbose_name='relays'),
+            model_name="plan",
+            name="relay_count",
+            field=models.PositiveSmallIntegerField(
+                default=2,
+                help_text="A primary and standbys on other servers, where there are any: losing one then changes nothing.",
+                validators=[django.core.validators.MinValueValidator(1)],
+                verbose_name="relays",
+            ),
         ),
     ]

@@ -51,7 +51,7 @@ def wait_until(is_true: Callable[[], Any], *, seconds: float = 15, what: str = "
 
 def free_port() -> int:
     """A port nobody holds on TCP and UDP, below the range from which outgoing connections take theirs."""
-    # At random: suites that run side by side, and search in the same order, would hand out what the other is about to use.
+    # At random: suites that search side by side in one order hand out what the other is about to use.
     for port in random.sample(range(20000, 32000), 500):
         with contextlib.suppress(OSError), socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
             tcp.bind(("", port))

@@ -9,11 +9,27 @@ from typing import Any
 from accounts.models import User
 from derp_portal.lib.clock import now
 from fleet import services
+from fleet.derp.probe import ProbeResult
 from fleet.models import Region, Relay, RelayGroup, Server, Wanted
+from fleet.monitoring.probing import keep
 from fleet.reconciler.loop import PassResult, reconcile
-from fleet.runtimes.base import RelaySpec, Runtime
+from fleet.runtimes.base import RelaySpec, Runtime, State, Unavailable
+from fleet.selectors import groups_short_of_relays
 from fleet.services import GroupTerms
+from fleet.services.evacuations import carry_on_all, lose_server
+from fleet.services.moves import note_answers
+from fleet.services.phases import judge
+from fleet.services.rescue import rescue_relays
 from tests.fleet.fake_engine import FakeEngine
+
+
+STATUS = {
+    Server.Phase.HEALTHY: Server.Status.HEALTHY,
+    Server.Phase.SUSPECT: Server.Status.UNHEALTHY,
+    Server.Phase.UNHEALTHY: Server.Status.UNHEALTHY,
+    Server.Phase.RECOVERED: Server.Status.HEALTHY,
+}
+GOOD = ProbeResult(tls_ok=True, derp_ok=True, packet_ok=True, stun_ok=True)
 
 
 def region(code: str = "here") -> Region:
@@ -29,6 +45,8 @@ def server(number: int = 1, **fields: Any) -> Server:
         "port_first": 21000,
         "port_last": 21099,
     }
+    if "phase" in fields:
+        values["status"] = STATUS[fields["phase"]]
     return Server.objects.create(**{**values, **fields})
 
 
@@ -55,10 +73,14 @@ def run_again(what: RelayGroup, *, lasts: timedelta = timedelta(days=1)) -> None
 
 
 class Fleet:
-    """Servers with a fake engine each, and passes over them."""
+    """Servers with a fake engine each, passes over them, and probes of what runs there.
+
+    A host in `cut_off` can be reached by nobody: neither its engine nor its relays.
+    """
 
     def __init__(self, servers: Iterable[Server]) -> None:
         self.engines: dict[int, FakeEngine] = {one.pk: FakeEngine() for one in servers}
+        self.cut_off: set[int] = set()
 
     def on(self, where: Server | Relay) -> FakeEngine:
         key = where.pk if isinstance(where, Server) else where.server_id
@@ -75,6 +97,59 @@ class Fleet:
         for _ in range(count):
             for key in self.engines:
                 reconcile(key, runtime_for=self.open)
+
+    def cut(self, *where: Server) -> None:
+        """Cut these hosts off, engines and relays."""
+        for one in where:
+            self.cut_off.add(one.pk)
+            self.on(one).fail(Unavailable("unreachable"))
+
+    def heal(self, *where: Server) -> None:
+        """Let these hosts be reached again."""
+        for one in where:
+            self.cut_off.discard(one.pk)
+            self.on(one).heal()
+
+    def answers(self, relay: Relay) -> bool:
+        """Whether a probe of the relay where its row says it is would reach it."""
+        if relay.server_id is None or relay.server_id in self.cut_off:
+            return False
+        box = self.engines[relay.server_id].boxes.get(relay.container_name)
+        return box is not None and box.state == State.RUNNING and box.spec.port == relay.port.number
+
+    def probe(self) -> None:
+        """Probe every relay that its host last showed running, as the sweep does."""
+        relays = Relay.objects.filter(released_at=None, observed_state=Relay.Observed.RUNNING, port__isnull=False)
+        self.probe_these(relays.select_related("server", "port", "health"))
+
+    def probe_these(self, relays: Iterable[Relay]) -> bool:
+        """Keep what probes of these relays say, and whether any has answered."""
+        answered = {}
+        for relay in relays:
+            if is_well := self.answers(relay):
+                answered[relay.pk] = relay.generation
+            keep(relay, GOOD if is_well else ProbeResult(error="timeout"))
+        note_answers(answered)
+        return bool(answered)
+
+    def examine(self, where: Server) -> None:
+        """One pass over a server, and what follows when it does not answer: what `examine_suspect` does."""
+        result = self.one_pass(where)
+        if result.claimed and not result.reachable:
+            there = Relay.objects.filter(server=where, observed_state=Relay.Observed.RUNNING, port__isnull=False)
+            answer = self.probe_these(there.select_related("server", "port", "health"))
+            if judge(where.pk, has_answering_relay=answer):
+                lose_server(where.pk)
+
+    def sweep(self) -> None:
+        """Everything the schedule does once: passes, probes, evacuations, places, rescues."""
+        for one in Server.objects.filter(pk__in=self.engines):
+            self.examine(one)
+        self.probe()
+        carry_on_all()
+        for group_id in groups_short_of_relays(limit=100):
+            services.ensure_relays(group_id=group_id)
+        rescue_relays()
 
     def open(self, where: Server) -> Runtime:
         return self.engines[where.pk].runtime()

@@ -25,6 +25,8 @@ NEW_SERVER = {
     "port_first": "21000",
     "port_last": "21099",
     "max_relays": "50",
+    "billed_direction": "sum",
+    "allowance_reset_day": "1",
 }
 
 

@@ -147,7 +147,7 @@ def test_an_engine_killed_between_create_and_start_ends_with_one_relay(
         return runtime
 
     reconcile(here.pk, runtime_for=doomed)
-    assert only_relay(relay.group).trouble_code == "unreachable"
+    assert only_relay(relay.group).trouble_code == "connection_refused"
     docker_engine.start()
     passes_later(here)
     assert on(docker_engine) == {relay.container_name: State.RUNNING}

@@ -22,7 +22,7 @@ def wanted_relays(draw: st.DrawFn) -> list[WantedRelay]:
     """At most one generation of each relay."""
     names = draw(st.lists(st.sampled_from(NAMES), unique_by=number_of))
     return [
-        WantedRelay(number_of(name), name, draw(st.sampled_from(["old", "new"])), has_stale_rate=draw(st.booleans()))
+        WantedRelay(number_of(name), name, draw(st.sampled_from(["old", "new"])), is_stale=draw(st.booleans()))
         for name in names
     ]
 
@@ -75,7 +75,7 @@ def test_a_plan_leads_to_one_container_for_each_wanted_relay_and_none_else(
 @given(wanted_relays(), hosts())
 def test_planning_again_gives_nothing_to_do(wanted: list[WantedRelay], host: list[Observed]) -> None:
     after = carry_out(plan(wanted, host), wanted, host)
-    reloaded = [replace(want, has_stale_rate=False) for want in wanted]
+    reloaded = [replace(want, is_stale=False) for want in wanted]
     assert plan(reloaded, after) == []
 
 
@@ -99,7 +99,7 @@ def test_removals_come_first(wanted: list[WantedRelay], host: list[Observed]) ->
 @given(wanted_relays(), hosts())
 def test_what_is_wanted_and_right_is_left_alone(wanted: list[WantedRelay], host: list[Observed]) -> None:
     running = {(box.name, box.digest) for box in host if box.state in (State.RUNNING, State.RESTARTING)}
-    right = {want.name for want in wanted if (want.name, want.digest) in running and not want.has_stale_rate}
+    right = {want.name for want in wanted if (want.name, want.digest) in running and not want.is_stale}
     assert not right & {action.name for action in plan(wanted, host)}
 
 

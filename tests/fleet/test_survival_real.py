@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 from django.db import connection
@@ -16,6 +17,7 @@ from fleet.models import Alert, Evacuation, Move, Outage, Relay, Server, ServerE
 from fleet.runtimes.base import Rejected
 from fleet.selectors import derp_map_of
 from fleet.services.enrolment import look_at_server
+from tests.fleet.engines import relay_spec
 from tests.fleet.fleet_parts import only_relay
 from tests.fleet.hosts import DockerHost
 from tests.fleet.world import World
@@ -97,8 +99,8 @@ def test_a_silent_engine_whose_relays_answer_is_no_reason_to_move_them(world: Wo
     host.thaw()
     host.start()
     world.check()
+    world.until(lambda: Server.objects.get(pk=relay.server_id).phase == Server.Phase.HEALTHY)
     assert only_relay(relay.group).server_id == relay.server_id
-    assert Server.objects.get(pk=relay.server_id).phase == Server.Phase.HEALTHY
 
 
 def test_a_host_that_loses_power_comes_back_empty_handed(world: World, alice: User) -> None:
@@ -228,6 +230,20 @@ def relay_portal(host: DockerHost) -> str:
         return str(next(row["Labels"]["derp-portal.portal"] for row in api.containers(all=True)))
     finally:
         api.close()
+
+
+def test_an_engine_that_was_restarted_still_knows_whose_its_volumes_are(fresh_hosts: list[DockerHost]) -> None:
+    host = fresh_hosts[0]
+    with closing(host.runtime()) as runtime:
+        assert runtime.claim("ours") == "ours"
+        spec = relay_spec(image=host.image, portal_id="ours")
+        runtime.create(spec)
+        runtime.remove(spec.name)
+    host.power_off()
+    host.power_on()
+    with closing(host.runtime()) as runtime:
+        assert runtime.claim("theirs") == "ours"
+        assert runtime.create(spec), "its volume was left over, and is its own"
 
 
 def test_the_time_from_cut_to_answer_stays_within_the_grace(world: World, alice: User, settings: object) -> None:

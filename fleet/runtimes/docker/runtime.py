@@ -95,8 +95,7 @@ class DockerRuntime:
     def claim(self, portal_id: str) -> str:
         with self._engine() as api:
             # Creating what exists gives what exists: of two portals at once one is first, and both are told which.
-            volume = api.create_volume(HOST_VOLUME, labels={LABEL_HOST: portal_id})
-            owner = (volume.get("Labels") or {}).get(LABEL_HOST)
+            owner = _volume_labels(api, HOST_VOLUME, {LABEL_HOST: portal_id}).get(LABEL_HOST)
             if not owner:
                 raise Rejected("name_taken", f"volume {HOST_VOLUME} is there and not a portal's")
             return str(owner)
@@ -136,8 +135,8 @@ class DockerRuntime:
     def create(self, spec: RelaySpec) -> str:
         spec.check()
         with self._engine() as api:
-            volume = api.create_volume(spec.volume, labels={LABEL_PORTAL: spec.portal_id})
-            if (volume.get("Labels") or {}).get(LABEL_PORTAL) != spec.portal_id:
+            labels = _volume_labels(api, spec.volume, {LABEL_PORTAL: spec.portal_id})
+            if labels.get(LABEL_PORTAL) != spec.portal_id:
                 raise Rejected("name_taken", f"volume {spec.volume} belongs to somebody else")
             created = api.create_container(
                 spec.image,
@@ -246,6 +245,14 @@ def _set_policy(api: EngineClient, name: str, policy: Any) -> None:
             time.sleep(0.1)
         else:
             return
+
+
+def _volume_labels(api: EngineClient, name: str, labels: dict[str, str]) -> dict[str, str]:
+    """Create the volume unless it exists; the labels it has then, its own or an older one's."""
+    created = api.create_volume(name, labels=labels)
+    # An engine that was restarted answers for an old volume without its labels, although it knows them.
+    known = created.get("Labels") or api.inspect_volume(name).get("Labels")
+    return dict(known or {})
 
 
 def _moment(text: Any) -> datetime | None:

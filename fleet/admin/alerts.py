@@ -1,0 +1,81 @@
+"""Alerts: what operators must know of, open ones first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+from unfold.contrib.filters.admin import RelatedDropdownFilter
+from unfold.decorators import display
+
+from fleet.models import Alert
+from fleet.services.alerts import resolve_by_hand, wording
+
+from .base import HistoryAdmin, actor, badge, change_url, link
+
+SEVERITY_COLOURS: dict[str, str] = {
+    Alert.Severity.INFO: "info",
+    Alert.Severity.WARNING: "warning",
+    Alert.Severity.CRITICAL: "danger",
+}
+
+
+@admin.register(Alert)
+class AlertAdmin(HistoryAdmin):
+    """What the portal found wrong. It closes an alert by itself once the cause is gone; people may be quicker."""
+
+    list_display = (
+        "show_severity",
+        "show_wording",
+        "alert_type",
+        "show_server",
+        "show_state",
+        "created_at",
+        "resolved_at",
+    )
+    list_display_links = ("show_wording",)
+    list_filter = ("resolved", "severity", "alert_type", ("server", RelatedDropdownFilter), "created_at")
+    list_select_related = ("server",)
+    search_fields = ("message", "server__name", "relay__code")
+    ordering = ("resolved", "-id")
+    actions = ("resolve",)
+    fields = (
+        ("show_severity", "show_state"),
+        "show_wording",
+        ("alert_type", "show_server", "relay"),
+        ("created_at", "resolved_at"),
+    )
+    readonly_fields = ("show_severity", "show_state", "show_wording", "show_server")
+
+    @display(description=gettext_lazy("severity"), ordering="severity")
+    def show_severity(self, alert: Alert) -> str:
+        """The severity, coloured; calm once it is over."""
+        return badge(alert.get_severity_display(), "" if alert.resolved else SEVERITY_COLOURS[alert.severity])
+
+    @display(description=gettext_lazy("alert"))
+    def show_wording(self, alert: Alert) -> str:
+        """What it says, in the reader's language."""
+        return wording(alert)
+
+    @display(description=gettext_lazy("server"), ordering="server__name", empty_value="–")
+    def show_server(self, alert: Alert) -> str | None:
+        """With a link."""
+        return link(change_url(alert.server), alert.server) if alert.server else None
+
+    @display(description=gettext_lazy("state"), ordering="resolved")
+    def show_state(self, alert: Alert) -> str:
+        """Whether it goes on."""
+        return badge(_("Over"), "success") if alert.resolved else badge(_("Open"), "danger")
+
+    @admin.action(description=gettext_lazy("Resolve"), permissions=["act"])
+    def resolve(self, request: HttpRequest, queryset: QuerySet[Alert]) -> None:
+        """They were seen to. Should the cause still be there, the portal raises them again."""
+        chosen: list[Any] = list(queryset.filter(resolved=False).values_list("pk", flat=True))
+        for alert_id in chosen:
+            resolve_by_hand(alert_id=alert_id, actor=actor(request))
+        told = ngettext("%(count)s alert was resolved.", "%(count)s alerts were resolved.", len(chosen))
+        messages.success(request, told % {"count": len(chosen)})
