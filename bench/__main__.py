@@ -32,7 +32,7 @@ def main() -> int:
 
         call_command("migrate", verbosity=0)
 
-        from bench import activation, generation, idle_pass
+        from bench import activation, failover, generation, idle_pass, large_fleet
         from tests.fleet.engines import DockerEngine, Relayd
 
         generation.measure()
@@ -53,8 +53,10 @@ def main() -> int:
             engine.start()
             activation.measure("docker", engine)
             idle_pass.measure(engine)
+            failover.measure(images)
         else:
             print("docker: not measured, the engine is not here")
+        large_fleet.measure()
     return 0
 
 

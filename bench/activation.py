@@ -30,8 +30,9 @@ def measure(runtime_name: str, host: Any) -> None:
     ours = median_seconds(lambda: activated_relay(server, host) for _run in range(RUNS))
     baseline = median_seconds(lambda: bare(host.runtime(), image, runtime_name) for _run in range(RUNS))
     line(f"redeem to first good probe ({runtime_name})", ours, baseline, "bare create + start + answer")
-    server.is_enabled = False
-    server.save(update_fields=["is_enabled"])
+    # The next measurement enrols the same engine anew.
+    server.is_enabled, server.engine_id = False, ""
+    server.save(update_fields=["is_enabled", "engine_id"])
 
 
 def make_server(runtime_name: str) -> Server:

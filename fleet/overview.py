@@ -183,8 +183,8 @@ def _image(runtime: str, image: str, present: str) -> str:
 def _totals(hosts: Sequence[Server]) -> Totals:
     wanted = Q(wanted=Wanted.RUNNING, group__run_until__gt=now())
     relays = Relay.objects.filter(released_at=None).aggregate(
-        wanted=Count("id", filter=wanted),
-        running=Count("id", filter=wanted & Q(observed_state=Relay.Observed.RUNNING)),
+        due=Count("id", filter=wanted),
+        up=Count("id", filter=wanted & Q(observed_state=Relay.Observed.RUNNING)),
         without=Count("id", filter=wanted & Q(server=None)),
     )
     moves = Move.objects.filter(state__in=Move.OPEN).aggregate(
@@ -198,8 +198,8 @@ def _totals(hosts: Sequence[Server]) -> Totals:
     return Totals(
         phases=[(phase, phases[phase]) for phase in reversed(WORST_FIRST)],
         draining=sum(host.is_draining for host in hosts),
-        relays_wanted=relays["wanted"],
-        relays_running=relays["running"],
+        relays_wanted=relays["due"],
+        relays_running=relays["up"],
         relays_without_place=relays["without"],
         moves_waiting=moves["waiting"],
         moves_under_way=moves["placed"],

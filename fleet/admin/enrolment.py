@@ -113,7 +113,6 @@ def hand_out_script(
         script = enrolment_script(address=address, actor=actor(request), **form.choices(), **known)
         answer = HttpResponse(script, content_type="text/x-shellscript; charset=utf-8")
         answer["Content-Disposition"] = f'attachment; filename="enrol-{slugify(address) or "host"}.sh"'
-        answer["Cache-Control"] = "no-store"
         return answer
 
     question = Question(

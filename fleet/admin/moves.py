@@ -181,7 +181,7 @@ class EvacuationAdmin(HistoryAdmin):
             more = {
                 "evacuation": evacuation,
                 "state": badge(evacuation.get_state_display(), STATE_COLOURS[evacuation.state]),
-                "is_running": evacuation.state == Evacuation.State.RUNNING,
+                "goes_on": evacuation.state == Evacuation.State.RUNNING or progress.placed,
                 "progress": progress,
                 "waiting": why_they_wait(progress),
                 "took": span(evacuation.started_at, evacuation.ended_at),

@@ -15,7 +15,7 @@ from ninja import Field, Query, Router, Schema
 from accounts.apikit import ErrorOut, Ok, PageOut, PageQuery, TokenAuth, page, reader_of
 from fleet import selectors, services
 from fleet.models import Evacuation, Move, MoveReason, Server
-from fleet.services.evacuations import PlannedMove
+from fleet.services.failover_plan import PlannedMove
 from fleet.words import trouble
 
 from .common import READ_REFUSALS, REFUSALS

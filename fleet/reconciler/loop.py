@@ -6,13 +6,14 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 import structlog
 from django.db.models import Q
 
 from derp_portal.lib.clock import now
 from fleet.engines import open_runtime
-from fleet.models import Outage, Relay, RelayEvent, Server
+from fleet.models import Relay, RelayEvent, Server
 from fleet.runtimes.base import Rejected, RelaySpec, Runtime, RuntimeFailure
 from fleet.services.events import relay_event
 from fleet.services.outages import clear_trouble, note_trouble, open_outage_if_down
@@ -88,7 +89,7 @@ def _pass(server: Server, runtime_for: Callable[[Server], Runtime], renew: Calla
     work = _Work(server, rows, lambda: runtime_for(server), renew)
     work.remove([action for action in actions if isinstance(action, Remove)])
     work.bring_up([action for action in actions if not isinstance(action, Remove)])
-    _note_states(server, rows, work.result)
+    _note_states(rows, work.result)
     if work.removed:
         note_containers(server, containers - work.removed)
     return work.result
@@ -187,19 +188,18 @@ def _note_done(relay: Relay, outcome: Outcome, result: PassResult) -> None:
         clear_trouble(relay)
 
 
-def _note_states(server: Server, rows: dict[int, Relay], result: PassResult) -> None:
+def _note_states(rows: dict[int, Any], result: PassResult) -> None:
     """What shows only in the listing: a relay that keeps stopping, or one that runs although trouble was noted.
 
     The latter came back by itself, or was brought back by a pass that died before it could say so.
     """
-    standing = set(Outage.objects.filter(ended_at=None, group__relays__server=server).values_list("group", flat=True))
     acted = {outcome.action.relay_id for outcome in result.outcomes if isinstance(outcome.action, Create | Start)}
     for relay in rows.values():
         if relay.pk in acted:
             continue
         if relay.observed_state == Relay.Observed.RESTARTING:
             note_trouble(relay, "exited")
-        elif relay.is_running and (relay.trouble_code or relay.group_id in standing):
+        elif relay.is_running and (relay.trouble_code or relay.clock_stands):
             clear_trouble(relay)
 
 

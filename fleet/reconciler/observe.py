@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from django.conf import settings
+from django.db.models import Count, F, FloatField, OuterRef, Subquery, Value
+from django.db.models.functions import Cast, Coalesce, NullIf
 
 from derp_portal.lib.clock import now
 from fleet.models import Relay, RelayEvent, Server
@@ -21,6 +23,12 @@ OBSERVED = {
     State.RESTARTING: Relay.Observed.RESTARTING,
     State.EXITED: Relay.Observed.EXITED,
 }
+
+
+_LIVE_HERE = Relay.objects.filter(server=OuterRef("pk"), released_at=None).order_by().values("server")
+_CARRIED = Coalesce(Subquery(_LIVE_HERE.annotate(live=Count("pk")).values("live")), 0)
+LOAD = Coalesce(Cast(_CARRIED, FloatField()) / NullIf(Cast(F("max_relays"), FloatField()), Value(0.0)), Value(1.0))
+"""Of a server: its relays as a share of the most it may carry; counted where it is written, for one query."""
 
 
 def list_containers(server: Server, runtime: Runtime) -> list[Observed]:
@@ -47,11 +55,7 @@ def note_seen(server: Server, containers: int) -> None:
 
     A host that is well costs one write; one that was not changes its phase.
     """
-    carried = server.relays.filter(released_at=None).count()
-    seen = {
-        "containers": containers,
-        "load": round(carried / server.max_relays, 4) if server.max_relays else 1.0,
-    }
+    seen = {"containers": containers, "load": LOAD}
     well = Server.objects.filter(pk=server.pk, phase=Server.Phase.HEALTHY, failed_looks=0)
     if not well.update(last_seen_at=now(), **seen):
         look_succeeded(server.pk)

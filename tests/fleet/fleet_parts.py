@@ -16,7 +16,7 @@ from fleet.reconciler.loop import PassResult, reconcile
 from fleet.runtimes.base import RelaySpec, Runtime, State, Unavailable
 from fleet.selectors import groups_short_of_relays
 from fleet.services import GroupTerms
-from fleet.services.evacuations import carry_on_all, lose_server
+from fleet.services.evacuations import carry_on_all, leave_lost_servers, lose_server
 from fleet.services.moves import note_answers
 from fleet.services.phases import judge
 from fleet.services.rescue import rescue_relays
@@ -75,12 +75,12 @@ def run_again(what: RelayGroup, *, lasts: timedelta = timedelta(days=1)) -> None
 class Fleet:
     """Servers with a fake engine each, passes over them, and probes of what runs there.
 
-    A host in `cut_off` can be reached by nobody: neither its engine nor its relays.
+    Nobody reaches the relays of a host in `dark`; of one that is cut off, nobody reaches the engine either.
     """
 
     def __init__(self, servers: Iterable[Server]) -> None:
         self.engines: dict[int, FakeEngine] = {one.pk: FakeEngine() for one in servers}
-        self.cut_off: set[int] = set()
+        self.dark: set[int] = set()
 
     def on(self, where: Server | Relay) -> FakeEngine:
         key = where.pk if isinstance(where, Server) else where.server_id
@@ -101,18 +101,18 @@ class Fleet:
     def cut(self, *where: Server) -> None:
         """Cut these hosts off, engines and relays."""
         for one in where:
-            self.cut_off.add(one.pk)
+            self.dark.add(one.pk)
             self.on(one).fail(Unavailable("unreachable"))
 
     def heal(self, *where: Server) -> None:
         """Let these hosts be reached again."""
         for one in where:
-            self.cut_off.discard(one.pk)
+            self.dark.discard(one.pk)
             self.on(one).heal()
 
     def answers(self, relay: Relay) -> bool:
         """Whether a probe of the relay where its row says it is would reach it."""
-        if relay.server_id is None or relay.server_id in self.cut_off:
+        if relay.server_id is None or relay.server_id in self.dark:
             return False
         box = self.engines[relay.server_id].boxes.get(relay.container_name)
         return box is not None and box.state == State.RUNNING and box.spec.port == relay.port.number
@@ -147,9 +147,14 @@ class Fleet:
             self.examine(one)
         self.probe()
         carry_on_all()
+        self.place()
+        rescue_relays()
+
+    def place(self) -> None:
+        """Find places for relays that wait for one: what `place_waiting` does."""
+        leave_lost_servers()
         for group_id in groups_short_of_relays(limit=100):
             services.ensure_relays(group_id=group_id)
-        rescue_relays()
 
     def open(self, where: Server) -> Runtime:
         return self.engines[where.pk].runtime()

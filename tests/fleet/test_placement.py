@@ -162,17 +162,26 @@ def test_a_standby_that_has_no_place_costs_no_identity(alice: User, monkeypatch:
 
 @pytest.mark.both_databases
 def test_groups_nothing_can_be_done_for_do_not_keep_others_waiting(alice: User) -> None:
-    here = server(1)
+    closed, far = server(9, is_enabled=False), server(2, ip="192.0.2.1", is_enabled=False, max_relays=1)
+    waiting = [group(alice) for _ in range(4)]
+    for bought, only in zip(waiting, (closed, closed, far, far), strict=True):
+        bought.servers.set([only])
+    server(1)
     for _ in range(2):
         group(alice, relays=2)  # No second address for the standbys.
-    for _ in range(2):
-        limited_to(here, group(alice))
-    far = server(2, ip="192.0.2.1", region=region("far"), max_relays=1)
-    Server.objects.filter(pk=here.pk).update(max_relays=4)
-    for _ in range(2):
-        waits = limited_to(here, group(alice))
-        assert (waits.relays.get().server is None) or waits.relays.get().server == far
-    assert len(list(groups_short_of_relays(limit=10))) >= 1, "standbys without a place are left out"
+    Server.objects.filter(pk=far.pk).update(is_enabled=True)
+    place_waiting()
+    assert only_relay(waiting[2]).server == far
+    assert len(list(groups_short_of_relays(limit=10))) == 3, "standbys without a place are left out"
+    Server.objects.filter(max_relays=1).update(max_relays=2)
+    assert list(groups_short_of_relays(limit=1)) == [waiting[3].pk], "although others are older"
+    second = server(3)
+    assert len(list(groups_short_of_relays(limit=10))) == 5
+    place_waiting()
+    assert Relay.objects.filter(server=second, slot=1).count() == 2
+    assert only_relay(waiting[3]).server == far
+
+
 def test_a_freed_port_is_not_at_once_somebody_elses(alice: User) -> None:
     """Numbers are drawn at random, so that pasted maps do not lead to strangers."""
     server(1, port_first=21000, port_last=21999)

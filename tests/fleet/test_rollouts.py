@@ -506,15 +506,14 @@ def test_several_workers_at_once_share_one_pace(clock: Traveller, alice: User) -
     relays_on(alice, Server.objects.get(), 12)
     story.settle()
     start_rollout(image=NEW, actor=None)
-    Rollout.objects.update(state=State.RUNNING, paced_from=now(), percent_per_hour=50)
-    for minutes, expected in ((0, 1), (30, 3)):
-        clock.shift(timedelta(minutes=minutes))
-        story.settle()
+    Rollout.objects.update(state=State.RUNNING, paced_from=now(), percent_per_hour=100)
+    counts = []
+    for _ in range(4):
         _at_once(advance_rollout, 4)
-        if minutes:
-            _at_once(advance_rollout, 4)
-            _at_once(advance_rollout, 4)
-        assert len(with_image()) == expected
+        counts.append(len(with_image()))
+        clock.shift(timedelta(minutes=5))
+        story.settle()
+    assert counts == [1, 1, 2, 3], "one in five minutes, the first in advance"
     assert RelayEvent.objects.filter(kind=RelayEvent.Kind.RESTARTED).count() == 3
 
 

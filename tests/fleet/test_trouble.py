@@ -358,7 +358,9 @@ def test_moving_away_and_back_leaves_one_container(alice: User) -> None:
     fleet.one_pass(there)
     services.move_relay(relay_id=relay.pk, server_id=here.pk, actor=None)
     fleet.on(here).heal()
-    fleet.passes(2)
+    fleet.passes()
+    fleet.probe()
+    fleet.passes()
     relay = only_relay(relay.group)
     assert set(fleet.on(here).boxes) == {relay.container_name}
     assert not fleet.on(there).boxes

@@ -112,7 +112,7 @@ def test_another_plan_waits_until_the_current_one_has_ended(
     alice: User, server: object, clock: time_machine.Traveller
 ) -> None:
     make_server("two")
-    slow = make_plan(3, speed_bytes_per_second=1, quota_bytes=10)
+    slow = make_plan(3, speed_bytes_per_second=1, relay_count=1, quota_bytes=10)
     fast = make_plan(30, speed_bytes_per_second=9, relay_count=2)
     lease = redeem(alice, slow)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,7 +14,9 @@ from django.urls import reverse
 from django.utils import translation
 
 from derp_portal.lib.clock import now
-from fleet.models import Relay, RelayGroup, RelayHealth
+from fleet.models import Move, MoveReason, Region, Relay, RelayGroup, RelayHealth
+from fleet.services import move_relay, update_server
+from fleet.services.moves import note_answers
 from fleet.services.outages import note_trouble
 from serials import services
 from serials.codes import grouped
@@ -202,6 +204,111 @@ def test_three_days_just_redeemed_are_three_days_left(alice: User, server: Serve
     with time_machine.travel(now() + timedelta(days=2)):
         [card] = lease_cards(alice)
         assert (card.days_left, card.hours_left, card.tone) == (0, 24, "bad")
+
+
+# --- moves ----------------------------------------------------------------------------------------
+
+ASKS_TO_PASTE = "copy it again"
+
+
+@pytest.fixture
+def moving(lease: Lease) -> Relay:
+    """alice's relay on its way to a server in Singapore."""
+    region = Region.objects.create(code="sg", name="Singapore")
+    there = make_server("secret-name", region=region)
+    relay = lease.relay_group.relays.get()
+    move_relay(relay_id=relay.pk, server_id=there.pk, actor=None)
+    relay.refresh_from_db()
+    return relay
+
+
+def arrive(relay: Relay) -> datetime:
+    """It answers at its new place; when."""
+    note_answers({relay.pk: relay.generation})
+    moment = relay.moves.latest("id").ended_at
+    assert moment is not None
+    return moment
+
+
+@pytest.mark.parametrize("address", ["/dashboard/", "/leases/{lease}/"])
+def test_a_move_is_told_from_its_beginning_until_two_weeks_after(
+    alices: Client, lease: Lease, moving: Relay, address: str
+) -> None:
+    address = address.format(lease=lease.pk)
+    page = text_of(alices, address)
+    assert "Being moved to Singapore" in page
+    assert ASKS_TO_PASTE not in page
+    moment = arrive(moving)
+    page = text_of(alices, address)
+    assert f"Moved to Singapore at {moment:%Y-%m-%d %H:%M}" in page
+    assert ASKS_TO_PASTE in page
+    assert "secret-name" not in page
+    Move.objects.update(ended_at=now() - timedelta(days=15))
+    page = text_of(alices, address)
+    assert "Moved to" not in page
+    assert ASKS_TO_PASTE not in page
+
+
+def test_a_relay_that_waits_for_room_is_said_to_be_on_its_way(alices: Client, lease: Lease) -> None:
+    relay = lease.relay_group.relays.get()
+    Move.objects.create(relay=relay, reason=MoveReason.FAILURE, from_server=relay.server, from_generation=1)
+    assert "Being moved: looking for a server with room" in text_of(alices, "/dashboard/")
+
+
+def test_whoever_polls_the_map_is_not_asked_to_paste_it(alices: Client, lease: Lease, moving: Relay) -> None:
+    RelayGroup.objects.filter(pk=lease.relay_group_id).update(map_fetched_at=now())
+    arrive(moving)
+    page = text_of(alices, "/dashboard/")
+    assert "Moved to Singapore" in page
+    assert ASKS_TO_PASTE not in page
+
+
+def test_the_open_dashboard_asks_for_the_map_to_be_pasted_when_the_relay_has_arrived(
+    alices: Client, alice: User, lease: Lease, moving: Relay
+) -> None:
+    [card] = lease_cards(alice)
+    assert ASKS_TO_PASTE not in text_of(alices, "/dashboard/live/", data={"have": card.map_version})
+    arrive(moving)
+    assert ASKS_TO_PASTE in text_of(alices, "/dashboard/live/", data={"have": card.map_version})
+
+
+def test_a_server_that_got_another_address_is_not_called_a_move(alices: Client, lease: Lease) -> None:
+    relay = lease.relay_group.relays.get()
+    update_server(server_id=relay.server_id or 0, ip="192.0.2.99", actor=None)
+    assert "Its address is changing" in text_of(alices, "/dashboard/")
+    moment = arrive(relay)
+    page = text_of(alices, "/dashboard/")
+    assert f"Got another address at {moment:%Y-%m-%d %H:%M}" in page
+    assert ASKS_TO_PASTE in page
+
+
+def test_the_history_names_regions_and_a_gentle_reason_and_no_server(
+    alices: Client, moving: Relay, bob: User, client: Client
+) -> None:
+    arrive(moving)
+    page = text_of(alices, "/history/")
+    for word in ("Test", "Singapore", "moved by the operator", "done"):
+        assert f">{word}<" in page, word
+    assert "secret-name" not in page
+    client.force_login(bob)
+    assert moving.code not in text_of(client, "/history/")
+
+
+def test_a_move_that_was_called_off_led_nowhere_and_is_not_told(alices: Client, moving: Relay) -> None:
+    Move.objects.update(state=Move.State.CANCELLED, ended_at=now())
+    assert "Being moved" not in text_of(alices, "/dashboard/")
+    assert "No relay of yours has moved" in text_of(alices, "/history/")
+
+
+def test_of_two_relays_one_is_the_primary_and_one_the_standby(alices: Client, alice: User, server: Server) -> None:
+    make_server("two")
+    services.activate(user=alice, code=new_code_of(make_plan(30, relay_count=2)))
+    page = text_of(alices, "/dashboard/")
+    assert page.index("<dd>Primary</dd>") < page.index("<dd>Standby</dd>")
+
+
+def test_an_only_relay_has_no_role(alices: Client, lease: Lease) -> None:
+    assert "Primary" not in text_of(alices, "/dashboard/")
 
 
 # --- redeeming ------------------------------------------------------------------------------------
@@ -392,6 +499,7 @@ def test_a_page_asks_the_same_number_of_questions_however_much_there_is(
         for name in range(number):
             bought = services.activate(user=alice, code=new_code_of(plan), how=How.NEW, lease_name=f"No {name}")[1]
             answer(bought)
+            Move.objects.create(relay=bought.relay_group.relays.get(slot=0), reason=MoveReason.DRAIN, from_generation=1)
             services.activate(user=alice, code=new_code_of(make_plan(3)), lease_id=bought.pk)
 
     buy(1)
