@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import sqrt
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db.models import Count, Q
 
@@ -44,12 +44,24 @@ class Totals:
     critical_alerts: int
 
 
+class Version(NamedTuple):
+    """A relay image, and how many relays should run it."""
+
+    image: str
+    count: int
+
+    @property
+    def tag(self) -> str:
+        """What tells it from the others at a glance; a digest cut short."""
+        return self.image.rpartition("/")[2].rpartition(":")[2][:16]
+
+
 @dataclass(frozen=True, slots=True)
 class ServerLine:
     """A server with what its line of the table says. Shares are percent; None where there is no limit."""
 
     server: Any
-    versions: list[tuple[str, int]]
+    versions: list[Version]
     evacuation_id: int | None
 
     @property
@@ -108,11 +120,11 @@ class Dot:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """The whole fleet."""
+    """The whole fleet. Regions with a server in trouble come first."""
 
     totals: Totals
     tables: list[RegionTable]
-    versions: list[tuple[str, int]]
+    versions: list[Version]
     dots: list[Dot]
 
     def narrowed(self, *, region: str, phase: str) -> list[RegionTable]:
@@ -131,7 +143,7 @@ def fleet_overview() -> Overview:
     return Overview(
         totals=_totals([line.server for table in tables for line in table.lines]),
         tables=tables,
-        versions=versions.most_common(),
+        versions=_sorted(versions),
         dots=_dots(tables),
     )
 
@@ -147,9 +159,13 @@ def _tables() -> tuple[list[RegionTable], Counter[str]]:
     tables: dict[int, RegionTable] = {}
     for server in hosts.order_by("region__code", "name"):
         table = tables.setdefault(server.region_id, RegionTable(server.region))
-        versions = by_server.get(server.pk, Counter()).most_common()
+        versions = _sorted(by_server.get(server.pk, Counter()))
         table.lines.append(ServerLine(server, versions, running.get(server.pk)))
-    return list(tables.values()), everywhere
+    return sorted(tables.values(), key=lambda table: WORST_FIRST.index(table.phase)), everywhere
+
+
+def _sorted(versions: Counter[str]) -> list[Version]:
+    return [Version(image, count) for image, count in versions.most_common()]
 
 
 def _versions() -> tuple[dict[int, Counter[str]], Counter[str]]:
@@ -213,11 +229,11 @@ def _percent(part: int, whole: int | None) -> int | None:
 
 
 def _dots(tables: Iterable[RegionTable]) -> list[Dot]:
-    """Regions that say where they are, the largest first, so that small ones lie on top of them."""
+    """Regions that say where they are. What lies on top is what is worst off, then what is small."""
     placed = [table for table in tables if table.region.latitude or table.region.longitude]
     dots: list[Dot] = []
     taken = [_box_of(table) for table in placed]
-    for table in sorted(placed, key=lambda table: -table.carried):
+    for table in sorted(placed, key=lambda table: (-WORST_FIRST.index(table.phase), -table.carried)):
         x, y, radius = _position(table)
         label, label_x, label_y, anchor = _label(table.region.local_name, x, y, radius, taken)
         dots.append(Dot(table, x, y, radius, label, label_x, label_y, anchor))

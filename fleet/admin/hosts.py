@@ -94,9 +94,12 @@ class ServerAdmin(ServerActions):
                     "needs none: the portal's own authority is used. What is stored here is never shown again."
                 ),
                 "fields": (
-                    ("tls_ca_text", "tls_ca_file"),
-                    ("tls_certificate_text", "tls_certificate_file"),
-                    ("tls_key_text", "tls_key_file"),
+                    "tls_ca_text",
+                    "tls_ca_file",
+                    "tls_certificate_text",
+                    "tls_certificate_file",
+                    "tls_key_text",
+                    "tls_key_file",
                     "forget_credentials",
                 ),
             },
@@ -108,7 +111,8 @@ class ServerAdmin(ServerActions):
                 "fields": (
                     ("provider", "provider_renews_on"),
                     ("monthly_cost_amount", "cost_currency"),
-                    ("billed_direction", "allowance_gb", "allowance_reset_day"),
+                    "billed_direction",
+                    ("allowance_gb", "allowance_reset_day"),
                 )
             },
         ),
@@ -119,9 +123,10 @@ class ServerAdmin(ServerActions):
             gettext_lazy("State"),
             {
                 "fields": (
-                    ("show_phase", "phase_since", "failed_looks"),
+                    ("show_phase", "phase_since"),
                     ("show_reason", "show_advice"),
-                    ("error_detail", "error_since"),
+                    "error_detail",
+                    ("error_since", "failed_looks"),
                 )
             },
         ),
@@ -129,9 +134,11 @@ class ServerAdmin(ServerActions):
             gettext_lazy("Last seen of it"),
             {
                 "fields": (
-                    ("last_seen_at", "engine_version", "show_hardware"),
-                    ("engine_id", "show_clock"),
-                    ("show_relays", "show_load", "show_versions"),
+                    ("last_seen_at", "show_clock"),
+                    ("engine_version", "show_hardware"),
+                    "engine_id",
+                    ("show_relays", "show_load"),
+                    "show_versions",
                     ("show_traffic", "show_allowance"),
                 )
             },

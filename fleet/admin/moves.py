@@ -142,11 +142,12 @@ class MoveAdmin(MoveColumns, HistoryAdmin):
     list_select_related = ("relay__owner", "from_server", "to_server")
     search_fields = ("relay__code", "relay__owner__username", "relay__owner__email", "from_ip", "to_ip")
     fields = (
-        ("show_relay", "evacuation", "reason"),
-        ("show_state", "show_took"),
+        ("show_relay", "evacuation"),
+        ("show_state", "reason"),
         ("show_before", "show_after"),
         ("from_generation", "to_generation"),
-        ("created_at", "placed_at", "ended_at"),
+        ("created_at", "placed_at"),
+        ("ended_at", "show_took"),
     )
     readonly_fields = ("show_relay", "show_state", "show_took", "show_before", "show_after")
 
@@ -161,7 +162,7 @@ class EvacuationAdmin(HistoryAdmin):
     search_fields = ("server_name", "moves__relay__code", "moves__relay__owner__username")
     ordering = ("-id",)
     change_form_outer_before_template = "admin/fleet/evacuation.html"
-    fields = (("server", "reason", "actor"), ("lost_at", "started_at", "ended_at"))
+    fields = (("server", "reason"), ("lost_at", "actor"), ("started_at", "ended_at"))
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Evacuation]:
         """With moves counted."""

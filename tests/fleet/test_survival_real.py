@@ -36,7 +36,7 @@ def world(fresh_hosts: list[DockerHost], settings: pytest.FixtureRequest, transa
     settings.ADMISSION_URL = f"http://{fresh_hosts[0].gateway}:9"  # type: ignore[attr-defined]
     made = World(fresh_hosts)
     made.tick()
-    yield made
+    return made
 
 
 def running(world: World, owner: User, relays: int = 1) -> Relay:
