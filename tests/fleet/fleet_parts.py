@@ -79,8 +79,13 @@ class Fleet:
     """
 
     def __init__(self, servers: Iterable[Server]) -> None:
-        self.engines: dict[int, FakeEngine] = {one.pk: FakeEngine() for one in servers}
+        self.engines: dict[int, FakeEngine] = {}
+        self.add(*servers)
         self.dark: set[int] = set()
+
+    def add(self, *servers: Server) -> None:
+        """Give each of these an engine of its own."""
+        self.engines |= {one.pk: FakeEngine() for one in servers}
 
     def on(self, where: Server | Relay) -> FakeEngine:
         key = where.pk if isinstance(where, Server) else where.server_id
