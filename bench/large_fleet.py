@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 
 from django.conf import settings
 
@@ -44,7 +45,7 @@ def cost_of_a_relay(hosts: int) -> tuple[float, float]:
             while len(reconcile(server.pk).outcomes):
                 continue
         ours = _cpu(lambda: [reconcile(server.pk) for server in servers])
-        bare = _cpu(lambda: [_listing(endpoint) for endpoint in endpoints])
+        bare = _cpu(lambda: sum(map(_listing, endpoints)))
         running = Relay.objects.filter(server__in=servers, observed_state=Relay.Observed.RUNNING).count()
         assert running == hosts * RELAYS, f"only {running} relays run"
         _clear(servers)
@@ -60,10 +61,9 @@ def _cpu(run: Callable[[], object]) -> float:
     return min(taken)
 
 
-def _listing(endpoint: str) -> None:
-    runtime = DockerRuntime(endpoint)
-    runtime.list(settings.PORTAL_ID)
-    runtime.close()
+def _listing(endpoint: str) -> int:
+    with closing(DockerRuntime(endpoint)) as runtime:
+        return len(runtime.list(settings.PORTAL_ID))
 
 
 def _fill(number: int, endpoint: str) -> Server:

@@ -11,7 +11,6 @@ from fleet.runtimes.executables import IMAGE_AUTO
 from fleet.runtimes.image import image_name, stored_archive
 from fleet.runtimes.process import ProcessRuntime
 
-
 TIMEOUTS = (2.0, 10.0)
 SHORT_TIMEOUTS = (2.0, 4.0)
 """Seconds to connect and to answer; a host that has been silent is not waited for as long as one that is busy."""
@@ -74,4 +73,5 @@ def fleet_image() -> str:
 
 def image_of(relay: Relay, present: str) -> str:
     """The image this relay should run on its server, where relays that name none run `present`."""
-    return present if present == IMAGE_AUTO else relay.image or present
+    is_process = present.partition(":")[0] == IMAGE_AUTO.partition(":")[0]  # What it is on Docker hosts counts there.
+    return present if is_process else relay.image or present

@@ -56,7 +56,7 @@ class AlertAdmin(HistoryAdmin):
         """The severity, coloured; calm once it is over."""
         return badge(alert.get_severity_display(), "" if alert.resolved else SEVERITY_COLOURS[alert.severity])
 
-    @display(description=gettext_lazy("alert"))
+    @display(description=gettext_lazy("what it says"))
     def show_wording(self, alert: Alert) -> str:
         """What it says, in the reader's language."""
         return wording(alert)

@@ -103,12 +103,12 @@ class MoveColumns:
         """The state, coloured."""
         return badge(move.get_state_display(), STATE_COLOURS[move.state])
 
-    @display(description=gettext_lazy("from"))
+    @display(description=gettext_lazy("old place"))
     def show_before(self, move: Move) -> str:
         """The place it left."""
         return before(move)
 
-    @display(description=gettext_lazy("to"))
+    @display(description=gettext_lazy("new place"))
     def show_after(self, move: Move) -> str:
         """The place it got, or why it waits."""
         return trouble(move.waits_for) if move.state == Move.State.WAITING and move.waits_for else after(move)

@@ -39,7 +39,7 @@ class FailoverOut(Schema):
     reason: str = Field(description="`failure`, `drain`, `allowance` or `hand`")
     state: str = Field(description="`running`, `done` or `cancelled`")
     by: str | None = Field(description="Who asked for it; null: the portal by itself.")
-    lost_at: datetime | None = Field(description="The last sign of life of the server.")
+    lost_at: datetime | None = Field(description="The last sign of life of a server that was lost.")
     started_at: datetime
     ended_at: datetime | None
     waiting: int = Field(description="Relays that wait for a place.")
@@ -233,9 +233,10 @@ def _show_planned(planned: PlannedMove) -> dict[str, Any]:
 
 
 def _show_failover(one: Any) -> dict[str, Any]:
-    names = "id server_id reason state lost_at started_at ended_at waiting placed answered cancelled"
+    names = "id server_id reason state started_at ended_at waiting placed answered cancelled"
     return {name: getattr(one, name) for name in names.split()} | {
         "server": one.server_name,
+        "lost_at": one.lost_at if one.reason == MoveReason.FAILURE else None,
         "by": one.actor.username if one.actor else None,
     }
 

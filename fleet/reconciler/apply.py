@@ -44,12 +44,7 @@ def carry_out(
     """
     if not actions:
         return []
-    images = {specs[action.relay_id].image for action in actions if isinstance(action, Create)}
     with ThreadPoolExecutor(min(THREADS, len(actions)), thread_name_prefix="apply") as pool:
-        if images:
-            loading = pool.submit(_ensure_images, images, open_runtime)
-            _wait([loading], beat)
-            loading.result()
         host = _Host(open_runtime)
         futures = [pool.submit(_attempt, action, specs, host) for action in actions]
         _wait(futures, beat)
@@ -63,8 +58,20 @@ def _wait(futures: Iterable[Future[Any]], beat: Callable[[], None]) -> None:
         _done, pending = wait(pending, BEAT_SECONDS)
 
 
+def bring_images(images: set[str], open_runtime: Callable[[], Runtime], beat: Callable[[], None]) -> None:
+    """Bring the images to the host once, before many creations would each try. Failures show at the creations.
+
+    `beat` is called as by `carry_out`: a slow line takes minutes.
+    """
+    if not images:
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="image") as pool:
+        loading = pool.submit(_ensure_images, images, open_runtime)
+        _wait([loading], beat)
+        loading.result()
+
+
 def _ensure_images(images: set[str], open_runtime: Callable[[], Runtime]) -> None:
-    """Bring the images to the host once, before many creations would each try. Failures show at the creations."""
     runtime = open_runtime()
     try:
         for image in images:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -12,14 +12,14 @@ import structlog
 from django.db.models import Q
 
 from derp_portal.lib.clock import now
-from fleet.engines import open_runtime
+from fleet.engines import image_of, open_runtime, relay_image
 from fleet.models import Relay, RelayEvent, Server
 from fleet.runtimes.base import Rejected, RelaySpec, Runtime, RuntimeFailure
 from fleet.services.events import relay_event
 from fleet.services.outages import clear_trouble, note_trouble, open_outage_if_down
 from fleet.services.placement import change_port
 
-from .apply import Outcome, carry_out
+from .apply import Outcome, bring_images, carry_out
 from .desired import SPEED_UNKNOWN, desired, full_spec, spared_containers, wanted_rows
 from .observe import list_containers, note_containers, note_gone, note_observed, note_removed, note_seen
 from .plan import Action, Create, Reload, Remove, Start, plan
@@ -87,7 +87,12 @@ def _pass(server: Server, runtime_for: Callable[[Server], Runtime], renew: Calla
     note_observed(rows.values(), observed)
     note_gone(server, rows, observed)
     work = _Work(server, rows, lambda: runtime_for(server), renew)
-    work.remove([action for action in actions if isinstance(action, Remove)])
+    created = {action.name: action.relay_id for action in actions if isinstance(action, Create)}
+    removals = [action for action in actions if isinstance(action, Remove)]
+    work.remove([action for action in removals if action.name not in created])
+    # What is only replaced serves on while a new image is on its way to the host.
+    work.bring_images(created.values())
+    work.remove([action for action in removals if action.name in created])
     work.bring_up([action for action in actions if not isinstance(action, Remove)])
     _note_states(rows, work.result)
     if work.removed:
@@ -126,6 +131,12 @@ class _Work:
             elif not outcome.failure:
                 self.removed += 1
                 note_removed(self.server, outcome.action.relay_id, outcome.action.name)
+
+    def bring_images(self, relay_ids: Collection[int]) -> None:
+        """Have on the host what these relays are made of."""
+        if relay_ids:
+            present = relay_image(self.server)
+            bring_images({image_of(self.rows[pk], present) for pk in relay_ids}, self.open_runtime, self.renew)
 
     def bring_up(self, actions: list[Action]) -> None:
         """All else, except what a container that would not go stands in the way of."""

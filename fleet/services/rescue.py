@@ -8,7 +8,7 @@ from django.db import transaction
 from django.db.models import Count, Q
 
 from derp_portal.lib.clock import now
-from fleet.models import Move, MoveReason, Relay, RelayEvent, RelayGroup, RelayHealth, Server, Wanted
+from fleet.models import Move, MoveReason, Relay, RelayEvent, RelayGroup, RelayHealth, Rollout, Server, Wanted
 from fleet.reconciler.desired import should_run
 
 from .groups import restart_in_place
@@ -46,6 +46,8 @@ def rescue_relays() -> list[int]:
         .exclude(moves__state=Move.State.WAITING)
         .exclude(server=None)
         .exclude(server__phase=Server.Phase.UNHEALTHY)
+        # What a new image has broken no other server would mend: the roll-out stops, and somebody looks.
+        .exclude(image__in=Rollout.objects.filter(state__in=Rollout.OPEN).values("image"))
         .annotate(rescues=rescued_lately)
         .filter(rescues__lt=RESCUES_A_DAY)
         .order_by("-group__priority", "id")

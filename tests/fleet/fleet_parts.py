@@ -22,7 +22,6 @@ from fleet.services.phases import judge
 from fleet.services.rescue import rescue_relays
 from tests.fleet.fake_engine import FakeEngine
 
-
 STATUS = {
     Server.Phase.HEALTHY: Server.Status.HEALTHY,
     Server.Phase.SUSPECT: Server.Status.UNHEALTHY,

@@ -122,6 +122,7 @@ def test_a_standby_elsewhere_means_no_outage(alice: User, clock: Traveller) -> N
     assert set(bought.relays.values_list("server", flat=True)) == {there.pk, spare.pk}
 
 
+@pytest.mark.both_databases
 def test_with_room_for_half_the_higher_priorities_of_all_lost_servers_go_first(alice: User, clock: Traveller) -> None:
     first, second, spare = server(1), server(2), server(3, max_relays=2, is_enabled=False)
     fleet = Fleet([first, second, spare])
@@ -250,6 +251,7 @@ def test_a_relay_that_was_on_its_way_to_a_server_that_dies_too_goes_on_to_the_ne
     assert (answered.from_ip, answered.to_ip) == (here.ip, third.ip), "the line in the map changed from here to there"
 
 
+@pytest.mark.both_databases
 def test_a_worker_that_dies_after_its_verdict_leaves_the_rest_to_the_sweep(
     alice: User, root: User, clock: Traveller
 ) -> None:
@@ -343,6 +345,7 @@ def test_moving_by_hand_all_that_is_ill_says_beforehand_what_it_will_do(alice: U
 # --- drain ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.both_databases
 def test_a_drain_never_takes_both_relays_of_a_map_and_never_stops_one_before_its_successor_answers(
     alice: User,
 ) -> None:
@@ -443,6 +446,7 @@ def test_a_lease_that_ends_while_its_relay_waits_for_a_place_does_not_hold_up_th
     assert not is_alerted(Alert.Kind.NO_ROOM)
 
 
+@pytest.mark.both_databases
 def test_a_sweep_with_nothing_to_do_asks_the_same_few_questions_however_large_the_fleet(alice: User) -> None:
     costs = []
     fleet = Fleet([])

@@ -82,6 +82,7 @@ def test_the_port_it_leaves_is_nobodys_for_an_hour(alice: User, clock: Traveller
     assert take_port(only_relay(waiting), here).number == 21000
 
 
+@pytest.mark.both_databases
 def test_a_relay_that_runs_and_does_not_answer_is_restarted_then_moved(alice: User, clock: Traveller) -> None:
     here, there = server(1), server(2)
     fleet = Fleet([here, there])
@@ -170,6 +171,7 @@ def test_a_relay_on_its_way_to_a_host_that_cannot_start_it_is_taken_further_and_
     assert (answered.from_ip, answered.to_ip) == (here.ip, spare.ip)
 
 
+@pytest.mark.both_databases
 def test_a_new_address_is_in_every_map_at_once_and_owners_are_told_when_it_answers(alice: User, bob: User) -> None:
     here = server(1)
     fleet = Fleet([here])
@@ -210,10 +212,9 @@ def test_a_new_name_changes_no_map_and_moves_nothing(alice: User) -> None:
 
 def test_the_fuller_uplink_counts_and_who_came_back_from_the_dead_comes_last(alice: User) -> None:
     narrow, wide = server(1, uplink_mbps=1), server(2, uplink_mbps=1000)
-    terms = {"speed": 1_000_000}
-    assert [only_relay(group(alice, **terms)).server for _ in range(4)] == [narrow, wide, wide, wide]
+    assert [only_relay(group(alice, speed=1_000_000)).server for _ in range(4)] == [narrow, wide, wide, wide]
     back = server(3, phase=Server.Phase.RECOVERED)
-    assert only_relay(group(alice, **terms)).server == wide
+    assert only_relay(group(alice, speed=1_000_000)).server == wide
     Server.objects.filter(pk__in=[narrow.pk, wide.pk]).update(is_enabled=False)
-    assert only_relay(group(alice, **terms)).server == back
+    assert only_relay(group(alice, speed=1_000_000)).server == back
     assert Port.objects.filter(server=back).count() == 1

@@ -49,8 +49,8 @@ def test_a_server_that_takes_no_relays_does_not_break_the_ranking(alice: User) -
 def test_the_wished_for_region_comes_first_and_another_one_when_it_is_full(alice: User) -> None:
     near = server(1)
     far = server(2, region=region("far"), max_relays=3)
-    wish = {"region_ids": (region("far").pk,)}
-    assert [only_relay(group(alice, **wish)).server for _ in range(4)] == [far, far, far, near]
+    wish = (region("far").pk,)
+    assert [only_relay(group(alice, region_ids=wish)).server for _ in range(4)] == [far, far, far, near]
 
 
 def test_a_standby_comes_only_with_a_second_address(alice: User) -> None:

@@ -30,6 +30,7 @@ from fleet.reconciler.loop import PASS_SECONDS
 from fleet.runtimes.base import Rejected, State, Unavailable
 from fleet.services import evacuations
 from fleet.services.evacuations import carry_on_all
+from fleet.services.phases import FAILED_LOOKS_UNTIL_LOST
 from fleet.services.placement import NoPlace, candidates, sibling_addresses
 from fleet.services.rescue import rescue_relays
 from tests.fleet import fleet_parts
@@ -309,10 +310,10 @@ class Survival(RuleBasedStateMachine):
                 self.fleet.heal(host)
         self.clock.shift(PASS_SECONDS + 1)
         before: object = None
-        for _ in range(QUIET_ROUNDS):
+        for made in range(QUIET_ROUNDS):
             self.clock.shift(61)
             self.fleet.sweep()
-            if before == (before := self.everything()):
+            if before == (before := self.everything()) and made >= FAILED_LOOKS_UNTIL_LOST:
                 break
         else:
             pytest.fail("it never rests")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import closing
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -30,10 +30,10 @@ pytestmark = [
 
 
 @pytest.fixture
-def world(fresh_hosts: list[DockerHost], settings: pytest.FixtureRequest, transactional_db: None) -> Iterator[World]:
-    settings.FAILOVER_GRACE_SECONDS = 3  # type: ignore[attr-defined]
+def world(fresh_hosts: list[DockerHost], settings: Any, transactional_db: None) -> World:
+    settings.FAILOVER_GRACE_SECONDS = 3
     # Nobody listens there, and derper lets clients in when its door does not answer.
-    settings.ADMISSION_URL = f"http://{fresh_hosts[0].gateway}:9"  # type: ignore[attr-defined]
+    settings.ADMISSION_URL = f"http://{fresh_hosts[0].gateway}:9"
     made = World(fresh_hosts)
     made.tick()
     return made
@@ -57,7 +57,7 @@ def test_a_host_that_is_cut_off_loses_its_relays_to_another_and_is_tidied_when_i
     assert world.serves(moved)
     assert derp_map_of(relay.group) != old_map
     assert world.boxes(host), "the cut host still runs the old one, and nobody can tell it"
-    lost = Server.objects.get(pk=relay.server_id)
+    lost = Server.objects.get(pk=relay.server_id or 0)
     assert (lost.phase, lost.status) == (Server.Phase.UNHEALTHY, Server.Status.UNHEALTHY)
     assert Outage.objects.get().ended_at
     world.until(lambda: Evacuation.objects.get().state == Evacuation.State.DONE)
@@ -92,14 +92,14 @@ def test_a_silent_engine_whose_relays_answer_is_no_reason_to_move_them(world: Wo
     quiet = time.monotonic() + 8
     while time.monotonic() < quiet:
         world.tick()
-    assert Server.objects.get(pk=relay.server_id).phase == Server.Phase.SUSPECT
+    assert Server.objects.get(pk=relay.server_id or 0).phase == Server.Phase.SUSPECT
     assert not Move.objects.exists()
     assert world.serves(relay)
     host.heal()
     host.thaw()
     host.start()
     world.check()
-    world.until(lambda: Server.objects.get(pk=relay.server_id).phase == Server.Phase.HEALTHY)
+    world.until(lambda: Server.objects.get(pk=relay.server_id or 0).phase == Server.Phase.HEALTHY)
     assert only_relay(relay.group).server_id == relay.server_id
 
 
@@ -210,16 +210,16 @@ def test_one_engine_under_two_addresses_is_refused_in_words_and_nothing_is_touch
     assert world.serves(relay)
 
 
-def test_another_portals_host_is_refused_and_left_alone(world: World, settings: object, alice: User) -> None:
+def test_another_portals_host_is_refused_and_left_alone(world: World, settings: Any, alice: User) -> None:
     relay = running(world, alice)
     host = world.host_of(relay)
     theirs = world.boxes(host)
-    settings.PORTAL_ID = "ffffffffffff"  # type: ignore[attr-defined]
-    Server.objects.filter(pk=relay.server_id).update(engine_id="")
+    settings.PORTAL_ID = "ffffffffffff"
+    Server.objects.filter(pk=relay.server_id or 0).update(engine_id="")
     Relay.objects.update(generation=9)
     tasks.reconcile_server(relay.server_id)
-    assert Server.objects.get(pk=relay.server_id).error_code == "foreign_portal"
-    settings.PORTAL_ID = relay_portal(host)  # type: ignore[attr-defined]
+    assert Server.objects.get(pk=relay.server_id or 0).error_code == "foreign_portal"
+    settings.PORTAL_ID = relay_portal(host)
     assert world.boxes(host) == theirs
 
 
@@ -246,7 +246,7 @@ def test_an_engine_that_was_restarted_still_knows_whose_its_volumes_are(fresh_ho
         assert runtime.create(spec), "its volume was left over, and is its own"
 
 
-def test_the_time_from_cut_to_answer_stays_within_the_grace(world: World, alice: User, settings: object) -> None:
+def test_the_time_from_cut_to_answer_stays_within_the_grace(world: World, alice: User, settings: Any) -> None:
     """Not a benchmark (`make bench` prints the figure): the order of magnitude, on a machine of any speed."""
     relay = running(world, alice)
     cut_at = now()

@@ -7,7 +7,8 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from django.conf import settings as django_settings
@@ -87,9 +88,9 @@ print(made)
 
 
 @pytest.fixture
-def world(fresh_hosts: list[DockerHost], settings: pytest.FixtureRequest, transactional_db: None) -> Iterator[World]:
-    settings.FAILOVER_GRACE_SECONDS = 3  # type: ignore[attr-defined]
-    settings.ADMISSION_URL = f"http://{fresh_hosts[0].gateway}:9"  # type: ignore[attr-defined]
+def world(fresh_hosts: list[DockerHost], settings: Any, transactional_db: None) -> World:
+    settings.FAILOVER_GRACE_SECONDS = 3
+    settings.ADMISSION_URL = f"http://{fresh_hosts[0].gateway}:9"
     made = World(fresh_hosts)
     made.tick()
     return made
@@ -182,8 +183,8 @@ class Chaos:
             host.power_off()
 
     def move(self) -> None:
-        relay = self.random.choice(self.world.relays() or [None])
-        if relay:
+        if relays := self.world.relays():
+            relay = self.random.choice(relays)
             try:
                 services.move_relay(relay_id=relay.pk, server_id=None, actor=None)
             except PortalError as refusal:
