@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import sqrt
-from typing import Any, NamedTuple
+from typing import Any
 
 from django.db.models import Count, Q
 
@@ -44,7 +44,8 @@ class Totals:
     critical_alerts: int
 
 
-class Version(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Version:
     """A relay image, and how many relays should run it."""
 
     image: str

@@ -587,7 +587,7 @@ class Migration(migrations.Migration):
                 on_delete=django.db.models.deletion.SET_NULL,
                 related_name="+",
                 to="fleet.server",
-                verbose_name="from",
+                verbose_name="old server",
             ),
         ),
         migrations.AddField(
@@ -609,7 +609,7 @@ class Migration(migrations.Migration):
                 on_delete=django.db.models.deletion.SET_NULL,
                 related_name="+",
                 to="fleet.server",
-                verbose_name="to",
+                verbose_name="new server",
             ),
         ),
         migrations.AddField(

@@ -91,10 +91,10 @@ class Move(models.Model):
     state = models.CharField(_("state"), max_length=12, choices=State.choices, default=State.WAITING)
     waits_for = models.CharField(_("waits because"), max_length=40, blank=True)
     from_server = models.ForeignKey(
-        Server, null=True, blank=True, on_delete=models.SET_NULL, related_name="+", verbose_name=_("from")
+        Server, null=True, blank=True, on_delete=models.SET_NULL, related_name="+", verbose_name=_("old server")
     )
     to_server = models.ForeignKey(
-        Server, null=True, blank=True, on_delete=models.SET_NULL, related_name="+", verbose_name=_("to")
+        Server, null=True, blank=True, on_delete=models.SET_NULL, related_name="+", verbose_name=_("new server")
     )
     from_ip = models.GenericIPAddressField(_("old address"), null=True, blank=True)
     from_port = models.PositiveIntegerField(_("old port"), null=True, blank=True)

@@ -32,6 +32,11 @@ def grace() -> timedelta:
     return timedelta(seconds=settings.FAILOVER_GRACE_SECONDS)
 
 
+def lead() -> timedelta:
+    """So long before the grace ends a host is given up, for the new relays to answer by its end."""
+    return min(timedelta(seconds=8), grace() / 4)
+
+
 def last_sign_of_life(server: Server) -> datetime:
     """When the engine, or a relay of a silent engine, last answered; for a host never seen, when it was added."""
     signs = (server.last_seen_at, server.relays_answered_at, server.created_at)
@@ -97,7 +102,7 @@ def judge(server_id: int, *, has_answering_relay: bool) -> bool:
             server.save(update_fields=["relays_answered_at"])
             return False
         silent_for = now() - last_sign_of_life(server)
-        if server.phase != Phase.SUSPECT or server.failed_looks < FAILED_LOOKS_UNTIL_LOST or silent_for < grace():
+        if server.phase != Phase.SUSPECT or server.failed_looks < FAILED_LOOKS_UNTIL_LOST or silent_for < grace() - lead():
             return False
         enter(server, Phase.UNHEALTHY, server.error_code)
     return True

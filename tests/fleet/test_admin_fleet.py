@@ -203,6 +203,7 @@ def test_a_failover_shows_its_plan_before_it_begins(roots: Client, relay: Relay,
 def test_all_lost_servers_fail_over_at_once(roots: Client, relay: Relay) -> None:
     address = reverse("admin:fleet_server_fail_over_all")
     assert "No relay has to move." in roots.get(address).content.decode()
+    assert relay.server_id is not None
     Server.objects.filter(pk=relay.server_id).update(phase=Server.Phase.UNHEALTHY, status=Server.Status.UNHEALTHY)
     assert relay.code in roots.get(address).content.decode()
     roots.post(address)
@@ -395,7 +396,7 @@ def test_the_overview_counts_groups_and_narrows(roots: Client, alice: User) -> N
     assert [count for _phase, count in overview.totals.phases] == [2, 2, 2, 2]
     assert overview.totals.relays_wanted == 4
     assert overview.totals.critical_alerts == 8
-    assert sum(count for _image, count in overview.versions) == 4
+    assert sum(version.count for version in overview.versions) == 4
     worst = {table.region.code: table.phase for table in overview.tables}
     assert worst["r0"] == Server.Phase.UNHEALTHY
     address = reverse("admin:fleet_overview")

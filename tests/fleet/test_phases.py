@@ -15,7 +15,7 @@ from accounts.models import User
 from fleet import tasks
 from fleet.models import Server
 from fleet.runtimes.base import Unavailable
-from fleet.services.phases import FAILED_LOOKS_UNTIL_LOST, STEADY_AFTER, grace
+from fleet.services.phases import FAILED_LOOKS_UNTIL_LOST, STEADY_AFTER, grace, lead
 from tests.fleet.fleet_parts import STATUS, Fleet, group, only_relay, server
 
 Phase = Server.Phase
@@ -70,7 +70,7 @@ def test_a_suspect_takes_no_new_relays(fleet: Fleet, alice: User) -> None:
 
 def test_many_failed_looks_within_the_grace_time_lose_nothing(fleet: Fleet, clock: Traveller) -> None:
     fleet.cut(Server.objects.get())
-    clock.shift(grace().total_seconds() - 1)
+    clock.shift((grace() - lead()).total_seconds() - 1)
     look(fleet, 10)
     assert phase_of() == Phase.SUSPECT
 
@@ -95,7 +95,7 @@ def test_a_host_whose_relays_answer_is_never_lost_however_long_its_engine_is_sil
     assert timeline() == ["suspect"]
     # Its relays' last answer was a sign of life: only from then on the grace time runs.
     fleet.cut(Server.objects.get())
-    clock.shift(grace().total_seconds() - 1)
+    clock.shift((grace() - lead()).total_seconds() - 1)
     look(fleet, FAILED_LOOKS_UNTIL_LOST)
     assert phase_of() == Phase.SUSPECT
     clock.shift(1)

@@ -80,10 +80,16 @@ class Survival(RuleBasedStateMachine):
         self.disks: dict[int, tuple[dict[str, Box], dict[str, str]]] = {}
         self.granted: dict[int, datetime] = {}
         self.identities: dict[int, tuple[object, ...]] = {}
+        for priority in (0, 1):
+            self.somebody_buys(relays=2, priority=priority, hours=48)
 
     def teardown(self) -> None:
         try:
-            self.quiet_comes(dead=set())
+            # First those that are cut off stay dead, then they return.
+            cut_off = {where for where, host in enumerate(self.hosts) if self.is_cut_off(host)}
+            self.quiet_comes(dead=cut_off)
+            if cut_off:
+                self.quiet_comes(dead=set())
         finally:
             self.travel.stop()
             transaction.set_rollback(False)
@@ -115,6 +121,20 @@ class Survival(RuleBasedStateMachine):
     @rule(where=hosts)
     def a_host_is_cut_off(self, where: int) -> None:
         self.fleet.cut(self.hosts[where])
+
+    @rule(where=hosts, write=st.integers(1, 40))
+    def a_host_is_lost(self, where: int, write: int) -> None:
+        """And so, perhaps, is the worker that says so."""
+        self.fleet.cut(self.hosts[where])
+        for _ in range(FAILED_LOOKS_UNTIL_LOST - 1):
+            self.clock.shift(35)
+            self.act("examine", where)
+        self.a_worker_dies_at_a_write("examine", where, write)
+
+    @rule(where=hosts)
+    def a_server_is_drained(self, where: int) -> None:
+        services.drain_server(server_id=self.hosts[where].pk, actor=None)
+        carry_on_all()
 
     @rule(where=hosts, code=st.sampled_from(["connection_refused", "timeout"]))
     def an_engine_is_killed_or_frozen(self, where: int, code: str) -> None:
@@ -388,6 +408,9 @@ class Survival(RuleBasedStateMachine):
 
     # How it is done.
 
+    def is_cut_off(self, host: Server) -> bool:
+        return host.pk in self.fleet.dark and "list" in self.fleet.on(host).trouble
+
     @staticmethod
     def deadline_without_outages(group: RelayGroup) -> datetime:
         closed = Outage.objects.filter(group=group).exclude(ended_at=None)
@@ -404,6 +427,7 @@ class Survival(RuleBasedStateMachine):
         return list(Relay.objects.filter(released_at=None).order_by("id"))
 
 
+@pytest.mark.timeout(900)  # What fails is first made small.
 @pytest.mark.parametrize("part", range(PARTS))
 def test_two_hundred_fault_schedules_end_with_one_live_relay_for_each_wanted_one(
     part: int, alice: User, monkeypatch: pytest.MonkeyPatch
