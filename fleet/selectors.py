@@ -251,11 +251,13 @@ def map_url_of(group: RelayGroup) -> str:
 
 
 def open_servers() -> QuerySet[Any]:
-    """Servers that take new relays, full ones too: healthy, enabled, not draining, not near their traffic allowance.
+    """Servers that take new relays, full ones too: healthy, enabled, not being emptied, not near their allowance.
 
     With `carried`, their relays, and `promised`, the bytes per second that those may send to one device each.
     """
     found = Server.objects.filter(is_enabled=True, is_draining=False, status=Server.Status.HEALTHY)
+    # Two servers that are emptied into each other would never be done.
+    found = found.exclude(evacuations__state=Evacuation.State.RUNNING)
     found = found.exclude(
         allowance_bytes__isnull=False, allowance_used_bytes__gte=F("allowance_bytes") / 10 * NEAR_ALLOWANCE
     )

@@ -115,7 +115,7 @@ def drain_server(*, server_id: int, actor: User | None) -> Evacuation:
 
 
 def end_drain(*, server_id: int, actor: User | None) -> Server:
-    """Let the server take relays again; what has not left yet stays. Twice is fine."""
+    """Let the server take relays again; what has not left yet stays, a move by hand included. Twice is fine."""
     with transaction.atomic():
         server = Server.objects.select_for_update(no_key=True).get(pk=server_id)
         if server.is_draining:
@@ -123,7 +123,8 @@ def end_drain(*, server_id: int, actor: User | None) -> Server:
             server.save(update_fields=["is_draining"])
             server_event(server, ServerEvent.Kind.DRAIN_ENDED)
             record(actor=actor, event="server.drain_ended", target=server)
-        for evacuation in server.evacuations.filter(state=Evacuation.State.RUNNING, reason=MoveReason.DRAIN):
+        wished_for = (MoveReason.DRAIN, MoveReason.HAND)
+        for evacuation in server.evacuations.filter(state=Evacuation.State.RUNNING, reason__in=wished_for):
             _call_off(evacuation)
     return server
 

@@ -102,7 +102,11 @@ def judge(server_id: int, *, has_answering_relay: bool) -> bool:
             server.save(update_fields=["relays_answered_at"])
             return False
         silent_for = now() - last_sign_of_life(server)
-        if server.phase != Phase.SUSPECT or server.failed_looks < FAILED_LOOKS_UNTIL_LOST or silent_for < grace() - lead():
+        if (
+            server.phase != Phase.SUSPECT
+            or server.failed_looks < FAILED_LOOKS_UNTIL_LOST
+            or silent_for < grace() - lead()
+        ):
             return False
         enter(server, Phase.UNHEALTHY, server.error_code)
     return True

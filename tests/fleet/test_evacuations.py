@@ -472,3 +472,22 @@ def test_an_engine_that_is_silent_while_its_relays_answer_is_not_evacuated(alice
         fleet.sweep()
     assert only_relay(bought).server == here
     assert not Move.objects.exists()
+
+
+def test_two_servers_emptied_by_hand_are_not_emptied_into_each_other(alice: User) -> None:
+    here, there, spare = server(1), server(2), server(3, is_enabled=False, max_relays=1)
+    fleet = Fleet([here, there, spare])
+    groups = [group(alice), group(alice)]
+    settle(fleet)
+    for one in (here, there):
+        services.fail_over(server_id=one.pk, actor=None)
+    settle(fleet, 5)
+    assert [only_relay(one).generation for one in groups] == [1, 1]
+    assert set(Move.objects.values_list("state", "waits_for")) == {(Move.State.WAITING, "no_server")}
+    Server.objects.filter(pk=spare.pk).update(is_enabled=True)
+    settle(fleet)
+    assert [only_relay(one).server for one in groups].count(spare) == 1
+    for one in (here, there):
+        services.end_drain(server_id=one.pk, actor=None)
+    assert not Move.objects.filter(state__in=Move.OPEN).exists()
+    assert not Evacuation.objects.filter(state=Evacuation.State.RUNNING).exists()
