@@ -21,7 +21,7 @@ from tests.parts import need
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 120
 STOP_SECONDS = 45
-CHILDREN = ("valkey", "relayd", "web", "worker", "beat")
+CHILDREN = ("valkey", "relayd", "web", "worker", "suspects", "beat")
 
 
 class Portal:

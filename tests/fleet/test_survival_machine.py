@@ -375,7 +375,8 @@ class Survival(RuleBasedStateMachine):
             return
         assert len(running) <= 1
         if relay.group.quarantined_at and relay.server:
-            assert relay.trouble_code == "quarantined"
+            # Held on a dead host; or it had failed there already, and says how.
+            assert relay.trouble_code in ("quarantined", "host_lost", "unreachable")
             return
         with pytest.raises(NoPlace):
             besides = {relay.server.ip} if relay.server else set()
@@ -391,8 +392,9 @@ class Survival(RuleBasedStateMachine):
         boxes = self.fleet.on(host).boxes
         assert len({box.spec.port for box in boxes.values()}) == len(boxes)
         wanted = {relay.container_name for relay in Relay.objects.filter(should_run(), server=host)}
-        waiting = Move.objects.filter(state=Move.State.WAITING, from_server=host).select_related("relay")
-        still_serving = {f"{move.relay.code}-{move.from_generation}" for move in waiting}
+        # A quarantined relay whose new host died goes nowhere: what it left goes on serving.
+        leaving = Move.objects.filter(state__in=Move.OPEN, from_server=host).select_related("relay")
+        still_serving = {f"{move.relay.code}-{move.from_generation}" for move in leaving}
         assert wanted <= boxes.keys() <= wanted | still_serving
         assert host.phase == Server.Phase.HEALTHY
         if host.is_draining:
@@ -438,7 +440,7 @@ def test_two_hundred_fault_schedules_end_with_one_live_relay_for_each_wanted_one
         Survival,
         settings=settings(
             max_examples=SCHEDULES,
-            stateful_step_count=20,
+            stateful_step_count=18,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
         ),
