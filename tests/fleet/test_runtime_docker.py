@@ -304,6 +304,7 @@ def test_the_host_tells_its_identity_and_its_clock(docker_engine: DockerEngine, 
 def test_of_two_portals_that_claim_a_host_at_once_exactly_one_owns_it(
     docker_engine: DockerEngine, runtime: DockerRuntime
 ) -> None:
+    runtime.remove_volume(HOST_VOLUME)  # An earlier test's portal may have been here.
     portals = [f"portal-{number}" for number in range(8)]
 
     def claim(portal_id: str) -> str:
@@ -325,6 +326,7 @@ def test_of_two_portals_that_claim_a_host_at_once_exactly_one_owns_it(
 def test_a_volume_of_the_claims_name_that_is_no_claim_is_not_taken_for_one(
     docker_engine: DockerEngine, runtime: DockerRuntime
 ) -> None:
+    runtime.remove_volume(HOST_VOLUME)
     with contextlib.closing(docker_engine.api()) as api:
         api.create_volume(HOST_VOLUME)
     try:
