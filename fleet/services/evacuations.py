@@ -291,7 +291,11 @@ def _finish_losses() -> None:
     here = Relay.objects.filter(server=OuterRef("pk"))
     is_left = Exists(Evacuation.objects.filter(server=OuterRef("pk"), state=Evacuation.State.RUNNING))
     wants_to_leave = Exists(here.filter(should_run(), group__quarantined_at=None)) & ~is_left
-    lost = Server.objects.filter(wants_to_leave | Exists(here.filter(believed())), phase=Server.Phase.UNHEALTHY)
+    # Of an empty one nothing else tells that its worker died before it could say anything.
+    told = Q(resolved=False) | Q(created_at__gte=OuterRef("phase_since"))
+    is_told = Exists(Alert.objects.filter(told, alert_type=Alert.Kind.SERVER_LOST, server=OuterRef("pk")))
+    unfinished = wants_to_leave | Exists(here.filter(believed())) | ~is_told
+    lost = Server.objects.filter(unfinished, phase=Server.Phase.UNHEALTHY)
     for server_id in lost.values_list("pk", flat=True):
         lose_server(server_id)
 

@@ -12,6 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from time_machine import Traveller
 
 from accounts.models import Notification, User
+from derp_portal.lib.clock import now
 from fleet import services
 from fleet.models import Alert, Evacuation, Move, MoveReason, Outage, Relay, RelayGroup, Server, Wanted
 from fleet.runtimes.base import State, Unavailable
@@ -491,3 +492,14 @@ def test_two_servers_emptied_by_hand_are_not_emptied_into_each_other(alice: User
         services.end_drain(server_id=one.pk, actor=None)
     assert not Move.objects.filter(state__in=Move.OPEN).exists()
     assert not Evacuation.objects.filter(state=Evacuation.State.RUNNING).exists()
+
+
+def test_an_empty_server_whose_worker_died_before_it_could_say_so_is_told_of_once(root: User) -> None:
+    lost = server(1, phase=Server.Phase.UNHEALTHY, phase_since=now())
+    for _sweep in range(3):
+        carry_on_all()
+    assert Alert.objects.get(alert_type=Alert.Kind.SERVER_LOST).server == lost
+    assert Evacuation.objects.count() <= 1
+    Alert.objects.update(resolved=True)
+    carry_on_all()
+    assert not Alert.objects.filter(alert_type=Alert.Kind.SERVER_LOST, resolved=False).exists(), "seen to by hand"
