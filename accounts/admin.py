@@ -20,7 +20,7 @@ from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationFo
 
 from accounts import services
 from accounts.access import signed_in
-from accounts.models import ApiToken, AuditEntry, Notification, User
+from accounts.models import ApiToken, AuditEntry, Notification, TaskFailure, User
 from derp_portal.lib.asking import Question, act_on_selection
 from derp_portal.lib.errors import PortalError
 
@@ -289,6 +289,16 @@ class AuditEntryAdmin(ReadOnlyAdmin):
     list_display = ("created_at", "event", "actor_label", "target_label", "target_type", "ip")
     list_filter = ("event", "target_type", "created_at")
     search_fields = ("event", "actor_label", "target_label", "target_id", "ip")
+    date_hierarchy = "created_at"
+
+
+@admin.register(TaskFailure)
+class TaskFailureAdmin(ReadOnlyAdmin):
+    """Background tasks that ended in an error nobody foresaw. Sweeps try again by themselves."""
+
+    list_display = ("created_at", "task", "error", "arguments")
+    list_filter = ("task", "created_at")
+    search_fields = ("task", "task_id", "error", "arguments")
     date_hierarchy = "created_at"
 
 

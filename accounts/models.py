@@ -253,3 +253,24 @@ class AuditEntry(AppendOnly):
 
     def __str__(self) -> str:
         return f"{self.event} {self.target_label}".strip()
+
+
+class TaskFailure(models.Model):
+    """A background task that ended in an error it did not foresee. Kept for a time, then forgotten."""
+
+    task = models.CharField(_("task"), max_length=120)
+    task_id = models.CharField(_("task id"), max_length=64)
+    arguments = models.CharField(_("arguments"), max_length=200, blank=True)
+    error = models.CharField(_("error"), max_length=200)
+    traceback = models.TextField(_("where"), blank=True)
+    created_at = models.DateTimeField(_("when"), default=clock.now)
+
+    class Meta:
+        db_table = "task_failures"
+        verbose_name = _("task failure")
+        verbose_name_plural = _("task failures")
+        ordering = ("-created_at", "-id")
+        indexes = (models.Index(fields=["-created_at"], name="task_failures_time"),)
+
+    def __str__(self) -> str:
+        return f"{self.task}: {self.error}"

@@ -16,6 +16,7 @@ import accounts.api
 import fleet.api
 import serials.api
 from accounts.apikit import error_response, install_handlers
+from derp_portal.system_log.api import logs
 
 DESCRIPTION = """
 Rent, run and look after private DERP relays.
@@ -77,8 +78,11 @@ api.add_router("/server", fleet.api.server)
 api.add_router("/region", fleet.api.region)
 api.add_router("/container", fleet.api.container)
 api.add_router("/container", serials.api.release)
+api.add_router("/traffic", fleet.api.traffic)
 api.add_router("/ha", fleet.api.ha)
 api.add_router("/rollout", fleet.api.rollout)
 api.add_router("/alerts", fleet.api.alerts)
+api.add_router("/monitoring", fleet.api.monitoring)
 api.add_router("/acl", serials.api.acl)
 api.add_router("/notifications", accounts.api.notifications)
+api.add_router("/logs", logs)

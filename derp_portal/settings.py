@@ -184,6 +184,11 @@ CELERY_TASK_DEFAULT_QUEUE = "fleet"
 CELERY_TASK_ROUTES = {
     # Hosts that do not answer are looked at by workers of their own, so that waiting for them delays no other host.
     "fleet.tasks.examine_suspect": {"queue": "suspects"},
+    # Many hosts are asked for their figures, and many rows are deleted: no relay waits for that.
+    "fleet.tasks.measure_servers": {"queue": "metering"},
+    "fleet.tasks.forget_readings": {"queue": "metering"},
+    # Whoever is told may be slow to listen.
+    "fleet.tasks.deliver_alerts": {"queue": "notify"},
     "fleet.tasks.*": {"queue": "fleet"},
     "accounts.tasks.*": {"queue": "notify"},
     "serials.tasks.*": {"queue": "money"},
@@ -292,6 +297,10 @@ LOCAL_PORTS = (23000 + PORT % 100 * 100, 23000 + PORT % 100 * 100 + 99)
 RELAYD_SOCKET = RUNTIME_DIR / "relayd.sock"
 RELAYD_STATE = DATA_DIR / "relays"
 
+# --- being watched --------------------------------------------------------------------------------
+# What Prometheus sends as a bearer token to /metrics. Without it only this machine and operators get them.
+METRICS_TOKEN = env.str("METRICS_TOKEN", default="")
+
 # --- admin theme ----------------------------------------------------------------------------------
 
 
@@ -366,6 +375,11 @@ UNFOLD = {
                     _menu(_("Regions"), "public", "fleet", "region"),
                     _menu(_("Relays"), "hub", "fleet", "relay"),
                     _menu(_("Relay groups"), "workspaces", "fleet", "relaygroup"),
+                    _menu(_("Traffic"), "swap_vert", "fleet", "traffic"),
+                    _menu(_("Quota periods"), "data_usage", "fleet", "quotaperiod"),
+                    _menu(_("Traffic packs"), "add_box", "fleet", "trafficpack"),
+                    _menu(_("Limits of users"), "production_quantity_limits", "fleet", "userlimit"),
+                    _menu(_("Meters"), "speed", "fleet", "meter"),
                     _menu(_("Failovers"), "emergency_share", "fleet", "evacuation"),
                     _menu(_("Moves"), "moving", "fleet", "move"),
                     _menu(_("Roll-outs"), "deployed_code_update", "fleet", "rollout"),
@@ -381,7 +395,14 @@ UNFOLD = {
                 "title": _("Portal"),
                 "items": [
                     _menu(_("Mail"), "mail", "accounts", "notification"),
+                    {
+                        "title": _("System log"),
+                        "icon": "receipt_long",
+                        "link": reverse_lazy("system_log"),
+                        "permission": "derp_portal.system_log.page.may_read",
+                    },
                     _menu(_("Audit trail"), "policy", "accounts", "auditentry"),
+                    _menu(_("Failed tasks"), "error", "accounts", "taskfailure"),
                     _menu(_("API tokens"), "key", "accounts", "apitoken"),
                     _menu(_("Staff groups"), "shield_person", "auth", "group"),
                     _menu(_("Schedule"), "schedule", "django_celery_beat", "periodictask"),

@@ -32,6 +32,7 @@ from fleet.models import (
     Server,
     Wanted,
 )
+from fleet.monitoring.uptime import with_uptime
 from fleet.words import trouble
 
 NEAR_ALLOWANCE = 9
@@ -99,10 +100,13 @@ def in_trouble() -> Q:
 
 
 def relays() -> QuerySet[Relay]:
-    """All relays with what lists show: group and its open outage, owner, server, region, port, health, latest move."""
+    """All relays with what lists show: group and its open outage, owner, server, region, port, health, latest move.
+
+    And with `month_uptime` and `last_month_uptime`.
+    """
     outages = Prefetch("group__outages", queryset=Outage.objects.filter(ended_at=None), to_attr="open_outages")
     found = Relay.objects.select_related("group", "owner", "server__region", "port", "health")
-    return found.prefetch_related(outages, with_latest_move())
+    return with_uptime(found.prefetch_related(outages, with_latest_move()))
 
 
 def live_relays(owner: User | None = None) -> QuerySet[Relay]:

@@ -8,18 +8,24 @@ import structlog
 from celery import shared_task
 from django.core.cache import cache
 
-from fleet.models import Evacuation, Relay, Server
+from fleet.metering.rounds import meter_due as read_due_meters
+from fleet.models import Evacuation, Relay, RelayHealth, Server
+from fleet.monitoring.measuring import measure_servers as measure_due_servers
 from fleet.monitoring.probing import any_relay_answers, probe_relays, relays_due_for_a_probe
+from fleet.monitoring.retention import forget_old_readings
 from fleet.reconciler.loop import PassResult, reconcile
 from fleet.reconciler.volumes import reap_volumes
 from fleet.runtimes.base import RuntimeFailure
 from fleet.selectors import groups_short_of_relays
+from fleet.services.alert_delivery import deliver_due as deliver_due_alerts
+from fleet.services.alert_rules import watch_rules as watch_alert_rules
 from fleet.services.authority import renew_client_certificate
 from fleet.services.enrolment import look_at_server
 from fleet.services.evacuations import carry_on, carry_on_all, leave_lost_servers, lose_server
 from fleet.services.groups import ensure_relays
 from fleet.services.phases import judge
 from fleet.services.providers import leave_servers_near_their_allowance, remind_of_renewals
+from fleet.services.quota_keeping import keep_quotas as judge_quotas
 from fleet.services.rescue import rescue_relays
 from fleet.services.rollouts import advance_rollout
 
@@ -98,12 +104,16 @@ def reconcile_all() -> None:
 
 @shared_task
 def probe_fresh(relay_id: int, tries: int = 0) -> None:
-    """Probe a relay that has just started, again every half second until it answers or the sweep takes over."""
+    """Probe a relay that has just started, again every half second until it is healthy or the sweep takes over.
+
+    One that was ill before it was started anew is healthy with its second answer.
+    """
     relay = Relay.objects.select_related("server", "port", "health").filter(pk=relay_id, port__isnull=False).first()
     if relay is None or not relay.is_running:
         return
     [result] = probe_relays([relay])
-    if not result.healthy and tries < FRESH_PROBE_TRIES:
+    is_well = RelayHealth.objects.filter(relay=relay, status=RelayHealth.Status.HEALTHY).exists()
+    if not (result.healthy and is_well) and tries < FRESH_PROBE_TRIES:
         probe_fresh.apply_async((relay_id, tries + 1), countdown=0.5)
 
 
@@ -166,3 +176,39 @@ def look_at_servers() -> None:
             reap_volumes(server)
         except RuntimeFailure as failure:
             log.warning("look_failed", server=server.name, code=failure.code)
+
+
+@shared_task
+def meter_due() -> None:
+    """Sweep: read the counters of every relay whose next reading has come."""
+    read_due_meters()
+
+
+@shared_task
+def keep_quotas() -> None:
+    """Sweep: groups that crossed a threshold of their quota, or stand for it."""
+    judge_quotas()
+
+
+@shared_task
+def watch_rules() -> None:
+    """Sweep: figures past the thresholds of alert rules, and reminders of what nobody has seen to."""
+    watch_alert_rules()
+
+
+@shared_task
+def deliver_alerts() -> None:
+    """Sweep: alerts on their way to operators' channels."""
+    deliver_due_alerts()
+
+
+@shared_task
+def measure_servers() -> None:
+    """Sweep: CPU, memory, disk, load and network of every server."""
+    measure_due_servers()
+
+
+@shared_task
+def forget_readings() -> None:
+    """Sweep: readings become hours, hours become days, and what is too old goes."""
+    forget_old_readings()

@@ -20,6 +20,12 @@ LONGEST_DAYS = 3660
 class Plan(models.Model):
     """What a term gives while it is the current one."""
 
+    class QuotaPeriod(models.TextChoices):
+        """Over what the quota is counted."""
+
+        TERM = "term", _("the whole term")
+        MONTH = "month", _("each calendar month")
+
     code = models.SlugField(_("code"), max_length=40, unique=True)
     name = models.CharField(_("name"), max_length=80)
     name_zh = models.CharField(_("Chinese name"), max_length=80, blank=True)
@@ -34,7 +40,10 @@ class Plan(models.Model):
         _("speed limit"), default=0, help_text=_("Bytes per second for each device; 0 = no limit.")
     )
     quota_bytes = models.PositiveBigIntegerField(
-        _("traffic quota"), null=True, blank=True, help_text=_("Bytes per term; empty = no limit.")
+        _("traffic quota"), null=True, blank=True, help_text=_("Bytes per quota period; empty = no limit.")
+    )
+    quota_period = models.CharField(
+        _("quota period"), max_length=8, choices=QuotaPeriod.choices, default=QuotaPeriod.TERM
     )
     regions = models.ManyToManyField(
         Region,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -16,6 +17,7 @@ from accounts.models import User
 from derp_portal.lib.clock import now
 from fleet.derp.map import NodeSpec, headscale_yaml, policy_snippet
 from fleet.models import Move, Outage, Relay, RelayGroup, RelayHealth, Wanted
+from fleet.monitoring.uptime import percent, with_uptime
 from fleet.selectors import (
     STATE_WORDS,
     RelayState,
@@ -27,6 +29,8 @@ from fleet.selectors import (
     why_in_trouble,
     with_latest_move,
 )
+from fleet.services.quotas import Usage, usage_of
+from fleet.traffic import is_stopped_for_quota, tone_of
 from serials.codes import canonical
 from serials.models import Lease, LeaseTerm, Plan, SerialNumber
 from serials.services.leases import default_first
@@ -93,6 +97,16 @@ class RelayCard:
         return "< 1" if latency < 1 else str(round(latency))
 
     @property
+    def uptime(self) -> str:
+        """The percentage of this month's probes that it answered, "" before the first."""
+        return percent(self.relay.month_uptime)  # type: ignore[attr-defined]
+
+    @property
+    def last_month_uptime(self) -> str:
+        """The same of the month before."""
+        return percent(self.relay.last_month_uptime)  # type: ignore[attr-defined]
+
+    @property
     def is_primary(self) -> bool:
         return self.relay.slot == 0
 
@@ -134,6 +148,8 @@ class LeaseCard:
 
     lease: Lease
     moment: datetime
+    usage: Usage | None = None
+    """Of its quota: None where nobody asked, or where its relays stand because it has ended."""
 
     @cached_property
     def outage(self) -> Outage | None:
@@ -230,6 +246,21 @@ class LeaseCard:
         return "warn" if self.left > VERY_SOON else "bad"
 
     @property
+    def is_over_quota(self) -> bool:
+        """Whether its relays stand because the quota is used up."""
+        return self.lease.is_active and is_stopped_for_quota(self.lease.relay_group)
+
+    @property
+    def has_next_period(self) -> bool:
+        """Whether another quota period follows before the lease ends."""
+        return self.usage is not None and self.lease.ends_at > self.usage.period.ends_at
+
+    @property
+    def quota_tone(self) -> str:
+        """How near the quota is."""
+        return tone_of(self.usage) if self.usage else ""
+
+    @property
     def kept_until(self) -> datetime | None:
         """Until when an ended lease can be renewed without a new map; None once its place is gone."""
         if self.lease.is_active or self.lease.released_at or self.lease.ended_at is None:
@@ -271,7 +302,7 @@ class LeaseCard:
 def leases_in_full(user: User | None) -> QuerySet[Lease]:
     """The user's leases, or everybody's, with all that a LeaseCard reads: six queries however many there are."""
     placed = Relay.objects.select_related("server__region", "port", "health").prefetch_related(with_latest_move())
-    live = placed.filter(released_at=None).order_by("slot")
+    live = with_uptime(placed.filter(released_at=None)).order_by("slot")
     terms = LeaseTerm.objects.exclude(state=LeaseTerm.State.DONE).select_related("plan").order_by("starts_at", "id")
     leases = Lease.objects.filter(user=user) if user else Lease.objects.all()
     return leases.select_related("relay_group").prefetch_related(
@@ -281,15 +312,23 @@ def leases_in_full(user: User | None) -> QuerySet[Lease]:
     )
 
 
-def lease_card(lease: Lease) -> LeaseCard:
+def lease_card(lease: Lease, usage: Usage | None = None) -> LeaseCard:
     """The lease, which came from `leases_in_full()`, as it is at this moment."""
-    return LeaseCard(lease, now())
+    return LeaseCard(lease, now(), usage)
+
+
+def usage_of_leases(leases: Iterable[Lease]) -> dict[int, Usage]:
+    """What each active lease used and may use, by its id. The number of queries does not depend on theirs."""
+    running = [lease for lease in leases if lease.is_active and lease.relay_group.released_at is None]
+    usage = usage_of([lease.relay_group for lease in running])
+    return {lease.pk: usage[lease.relay_group_id] for lease in running}
 
 
 def lease_cards(user: User) -> list[LeaseCard]:
     """What the dashboard shows: active leases and those whose place is still kept, the one that ends last first."""
-    leases = leases_in_full(user).filter(released_at=None)
-    return [lease_card(lease) for lease in default_first(leases)]
+    leases = default_first(leases_in_full(user).filter(released_at=None))
+    usage = usage_of_leases(leases)
+    return [lease_card(lease, usage.get(lease.pk)) for lease in leases]
 
 
 def has_had_a_lease(user: User) -> bool:

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from serials import views
+from serials import traffic_pages, views
 
 urlpatterns = [
     path("", views.home, name="home"),
@@ -9,6 +9,9 @@ urlpatterns = [
     path("redeem/", views.redeem, name="redeem"),
     path("serials/", views.serial_history, name="serial_history"),
     path("history/", views.usage_history, name="usage_history"),
+    path("traffic/", traffic_pages.traffic, name="traffic"),
+    path("traffic/live/", traffic_pages.traffic_live, name="traffic_live"),
+    path("traffic/daily.csv", traffic_pages.traffic_csv, name="traffic_csv"),
     path("leases/<int:lease_id>/", views.lease, name="lease"),
     path("leases/<int:lease_id>/rename/", views.lease_rename, name="lease_rename"),
     path("leases/<int:lease_id>/map-url/new/", views.map_url_rotate, name="map_url_rotate"),

@@ -44,7 +44,8 @@ def home(request: HttpRequest) -> HttpResponse:
 def _dashboard(request: HttpRequest) -> dict[str, Any]:
     me = signed_in(request)
     cards = selectors.lease_cards(me)
-    is_calm = all(card.state in (selectors.LeaseState.UP, selectors.LeaseState.ENDED) for card in cards)
+    calm = (selectors.LeaseState.UP, selectors.LeaseState.ENDED)
+    is_calm = all(card.state in calm or card.is_over_quota for card in cards)
     return {
         "cards": cards,
         "events": relay_events(me)[:RECENT_EVENTS],
@@ -153,6 +154,10 @@ def _activate(request: HttpRequest, code: str, choice: ChoiceForm) -> HttpRespon
         "%(count)s day was added to “%(lease)s”.", "%(count)s days were added to “%(lease)s”.", serial.duration_days
     )
     messages.success(request, done % {"count": serial.duration_days, "lease": lease.name})
+    if effect.leaves_quota:
+        messages.info(
+            request, _("The traffic quota that is running now was not reset; the added days bring their own.")
+        )
     return redirect("dashboard")
 
 
@@ -195,7 +200,8 @@ def usage_history(request: HttpRequest) -> HttpResponse:
 @require_safe
 def lease(request: HttpRequest, lease_id: int) -> HttpResponse:
     """Everything about one lease."""
-    card = selectors.lease_card(lease_for(signed_in(request), lease_id))
+    found = lease_for(signed_in(request), lease_id)
+    card = selectors.lease_card(found, selectors.usage_of_leases([found]).get(found.pk))
     table = configured(TermTable(selectors.terms_of_lease(card.lease), exclude=("lease",)), request)
     return render(request, "serials/lease.html", {"card": card, "table": table})
 

@@ -19,16 +19,30 @@ from accounts.models import Notification, User
 from derp_portal.lib.clock import now
 from fleet.models import (
     Alert,
+    AlertChannel,
+    AlertDelivery,
+    AlertRule,
+    Breach,
     Evacuation,
+    Measurement,
+    Meter,
+    Metric,
     Move,
     MoveReason,
     NodeKey,
     Outage,
+    QuotaPeriod,
     Relay,
     RelayHealth,
+    RelayUptime,
     Rollout,
     Server,
     ServerEvent,
+    ServerLoad,
+    Silence,
+    Traffic,
+    TrafficPack,
+    UserLimit,
 )
 from fleet.services import restart_relay
 from fleet.services.authority import authority
@@ -54,10 +68,13 @@ def populate(count: int, *, start: int = 0) -> None:
         relay = lease.relay_group.relays.get(slot=0)
         restart_relay(relay_id=relay.pk, actor=root)
         RelayHealth.objects.create(relay=relay, status=RelayHealth.Status.UNHEALTHY, error="timeout", checked_at=now())
+        RelayUptime.objects.create(relay=relay, day=now().date(), probes=3, answered=2, latency_sum_ms=36.8)
         note_trouble(relay, "disk_full", "no space left")
         server.status, server.phase, server.error_code = Server.Status.UNHEALTHY, Server.Phase.SUSPECT, "unreachable"
         server.save()
         ServerEvent.objects.create(server=server, kind=ServerEvent.Kind.SUSPECT, detail="unreachable")
+        ServerLoad.objects.create(server=server, cpu_percent=12.5, error="timeout", measured_at=now())
+        Measurement.objects.create(server=server, metric=Metric.CPU, value=12.5, highest=12.5, timestamp=now())
         evacuation = Evacuation.objects.create(server=server, server_name=server.name, reason=MoveReason.FAILURE)
         Move.objects.create(
             relay=relay,
@@ -67,20 +84,36 @@ def populate(count: int, *, start: int = 0) -> None:
             from_server=server,
             from_generation=1,
         )
-        Alert.objects.create(
+        alert = Alert.objects.create(
             alert_type=Alert.Kind.SERVER_LOST,
             severity=Alert.Severity.CRITICAL,
             subject=str(server.pk),
             server=server,
             params={"server": server.name, "since": "noon"},
         )
+        rule = AlertRule.objects.create(name=f"rule {number}", metric=Metric.CPU, threshold=number)
+        rule.servers.add(server)
+        Breach.objects.create(rule=rule, server=server, since=now())
+        channel = AlertChannel.objects.create(
+            name=f"channel {number}", owner=user, address="json://192.0.2.1/", is_enabled=False
+        )
+        AlertDelivery.objects.create(alert=alert, channel=channel, not_before=now())
+        Silence.objects.create(server=server, starts_at=now(), ends_at=now() + timedelta(hours=1))
         Rollout.objects.create(image=f"derper:{number}", state=Rollout.State.DONE, ended_at=now())
         Outage.objects.create(
             group=lease.relay_group, cause="timeout", started_at=now() - timedelta(hours=2), ended_at=now()
         )
+        Meter.objects.create(relay=relay, generation=1, read_at=now())
+        Traffic.objects.create(relay=relay, server=server, span=Traffic.Span.DAY, starts_at=now(), upload_bytes=number)
+        period = QuotaPeriod.objects.create(
+            group=lease.relay_group, starts_at=now(), ends_at=now() + timedelta(days=3), used_bytes=number
+        )
+        TrafficPack.objects.create(group=lease.relay_group, period=period, extra_bytes=1, key=f"pack {number}")
+        UserLimit.objects.create(owner=user, quota_bytes=number)
         Reminder.objects.create(lease=lease, lease_end=lease.ends_at, days=7)
         NodeKey.objects.create(owner=user, key=f"nodekey:{number:064x}")
         accounts.issue_token(user=user, name="x", scopes=["account"], actor=user)
+        accounts.note_failure(task="t", task_id=str(number), args=(number,), error="e")
     authority()
     Notification.objects.update(status=Notification.Status.FAILED)
 
@@ -120,7 +153,7 @@ def test_every_list_and_every_page_opens_for_staff_and_for_nobody_else(roots: Cl
     populate(2)
     stranger = Client()
     stranger.force_login(User.objects.get(username="customer0"))
-    addresses = [reverse("admin:index"), reverse("admin:fleet_overview")]
+    addresses = [reverse("admin:index"), reverse("admin:fleet_overview"), reverse("system_log")]
     for address, model in lists().items():
         row = model._default_manager.order_by("pk").first()
         assert row is not None or model._meta.model_name in MAY_BE_EMPTY, f"{model} has no row to look at"
@@ -132,7 +165,7 @@ def test_every_list_and_every_page_opens_for_staff_and_for_nobody_else(roots: Cl
 
 
 def test_no_list_and_not_the_overview_asks_more_of_the_database_when_there_is_more(roots: Client) -> None:
-    addresses = [*lists(), reverse("admin:index"), reverse("admin:fleet_overview")]
+    addresses = [*lists(), reverse("admin:index"), reverse("admin:fleet_overview"), reverse("system_log")]
     populate(5)
     for address in addresses:
         roots.get(address)  # Content types and the like are asked for once a process.

@@ -42,6 +42,11 @@ NEEDED = {
     "POST server/enroll-script": {"fleet.add_server"},
     "POST region/add": {"fleet.add_region"},
     "POST container/allocate": {"fleet.add_relay"},
+    "GET traffic/over_limit": {"fleet.view_relaygroup", "fleet.view_server"},
+    "POST traffic/limit": {"fleet.change_userlimit"},
+    "POST traffic/pack": {"fleet.add_trafficpack"},
+    "GET server/traffic": {"fleet.view_server"},
+    "POST server/traffic": {"fleet.change_server"},
     "POST container/restart": {"fleet.change_relay"},
     "POST container/move": {"fleet.change_relay"},
     "POST container/quarantine": {"fleet.change_relaygroup"},
@@ -53,7 +58,19 @@ NEEDED = {
     "GET ha/failovers/{failover_id}": {"fleet.view_evacuation"},
     "GET ha/moves": {"fleet.view_move"},
     "GET alerts/list": {"fleet.view_alert"},
+    "POST alerts/send": {"fleet.add_alert"},
+    "POST alerts/acknowledge": {"fleet.change_alert"},
     "POST alerts/resolve": {"fleet.change_alert"},
+    "GET alerts/silence": {"fleet.view_silence"},
+    "POST alerts/silence": {"fleet.add_silence"},
+    "GET logs/system": {
+        *("accounts.view_auditentry", "accounts.view_taskfailure", "fleet.view_alert", "fleet.view_evacuation"),
+        *("fleet.view_move", "fleet.view_relayevent", "fleet.view_serverevent"),
+    },
+    "GET monitoring/logs": {"fleet.view_measurement"},
+    "GET monitoring/load_analysis": {"fleet.view_serverload"},
+    "GET monitoring/realtime": {"fleet.view_serverload"},
+    "GET monitoring/health": {"fleet.view_relayhealth", "fleet.view_server"},
     "POST rollout/start": {"fleet.add_rollout"},
     "GET rollout/list": {"fleet.view_rollout"},
     "GET rollout/{rollout_id}": {"fleet.view_rollout"},
@@ -68,6 +85,9 @@ SEES_ALL = {
     "POST serial/verify": "serials.view_serialnumber",
     "GET lease/list": "serials.view_lease",
     "GET container/list": "fleet.view_relay",
+    "GET container/usage": "fleet.view_relay",
+    "GET traffic/realtime": "fleet.view_relay",
+    "GET traffic/statistics": "fleet.view_relay",
     "GET acl/derpmap": "fleet.change_relaygroup",
     "GET notifications/list": "accounts.view_notification",
 }
@@ -126,6 +146,8 @@ def test_what_is_anothers_is_hidden_from_an_administrator_without_the_permission
     data: dict[str, Any] = {"user_id": alice.pk}
     if operation == "GET acl/derpmap":
         data = {"lease_id": lease.pk}
+    elif operation == "GET traffic/realtime":
+        data = {"container_id": lease.relay_group.relays.get().pk}
     elif operation == "POST serial/verify":
         data["code"] = make_code()
     assert ask(helen, operation, **data)[0] == 404

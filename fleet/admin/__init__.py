@@ -1,5 +1,17 @@
 """The operator's view of the fleet. State is read-only; actions call services, and ask first."""
 
-from . import alerts, enrolment, groups, hosts, moves, observations, relays, rollouts
+from . import alert_rules, alerts, enrolment, groups, hosts, metrics, moves, observations, relays, rollouts, traffic
 
-__all__ = ["alerts", "enrolment", "groups", "hosts", "moves", "observations", "relays", "rollouts"]
+__all__ = [
+    "alert_rules",
+    "alerts",
+    "enrolment",
+    "groups",
+    "hosts",
+    "metrics",
+    "moves",
+    "observations",
+    "relays",
+    "rollouts",
+    "traffic",
+]

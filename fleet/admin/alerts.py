@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
@@ -13,7 +11,8 @@ from unfold.contrib.filters.admin import RelatedDropdownFilter
 from unfold.decorators import display
 
 from fleet.models import Alert
-from fleet.services.alerts import resolve_by_hand, wording
+from fleet.services.alert_words import wording
+from fleet.services.alerts import acknowledge, resolve_by_hand
 
 from .base import HistoryAdmin, actor, badge, change_url, link
 
@@ -38,16 +37,24 @@ class AlertAdmin(HistoryAdmin):
         "resolved_at",
     )
     list_display_links = ("show_wording",)
-    list_filter = ("resolved", "severity", "alert_type", ("server", RelatedDropdownFilter), "created_at")
+    list_filter = (
+        "resolved",
+        ("acknowledged_at", admin.EmptyFieldListFilter),
+        "severity",
+        "alert_type",
+        ("server", RelatedDropdownFilter),
+        "created_at",
+    )
     list_select_related = ("server",)
     search_fields = ("message", "server__name", "relay__code")
     ordering = ("resolved", "-id")
-    actions = ("resolve",)
+    actions = ("acknowledge", "resolve")
     fields = (
         ("show_severity", "show_state"),
         "show_wording",
-        ("alert_type", "show_server", "relay"),
-        ("created_at", "resolved_at"),
+        ("alert_type", "show_server", "relay", "rule"),
+        ("created_at", "told_at", "resolved_at"),
+        ("acknowledged_at", "acknowledged_by"),
     )
     readonly_fields = ("show_severity", "show_state", "show_wording", "show_server")
 
@@ -68,13 +75,24 @@ class AlertAdmin(HistoryAdmin):
 
     @display(description=gettext_lazy("state"), ordering="resolved")
     def show_state(self, alert: Alert) -> str:
-        """Whether it goes on."""
-        return badge(_("Over"), "success") if alert.resolved else badge(_("Open"), "danger")
+        """Whether it goes on, and whether somebody looks into it."""
+        if alert.resolved:
+            return badge(_("Over"), "success")
+        return badge(_("Acknowledged"), "info") if alert.acknowledged_at else badge(_("Open"), "danger")
+
+    @admin.action(description=gettext_lazy("Acknowledge"), permissions=["act"])
+    def acknowledge(self, request: HttpRequest, queryset: QuerySet[Alert]) -> None:
+        """Somebody looks into them: nobody is reminded any more."""
+        chosen: list[int] = list(queryset.filter(resolved=False, acknowledged_at=None).values_list("pk", flat=True))
+        for alert_id in chosen:
+            acknowledge(alert_id=alert_id, actor=actor(request))
+        told = ngettext("%(count)s alert was acknowledged.", "%(count)s alerts were acknowledged.", len(chosen))
+        messages.success(request, told % {"count": len(chosen)})
 
     @admin.action(description=gettext_lazy("Resolve"), permissions=["act"])
     def resolve(self, request: HttpRequest, queryset: QuerySet[Alert]) -> None:
-        """They were seen to. Should the cause still be there, the portal raises them again."""
-        chosen: list[Any] = list(queryset.filter(resolved=False).values_list("pk", flat=True))
+        """They were seen to. Should the cause still be there tomorrow, the portal raises them again."""
+        chosen: list[int] = list(queryset.filter(resolved=False).values_list("pk", flat=True))
         for alert_id in chosen:
             resolve_by_hand(alert_id=alert_id, actor=actor(request))
         told = ngettext("%(count)s alert was resolved.", "%(count)s alerts were resolved.", len(chosen))

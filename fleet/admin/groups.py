@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
+from uuid import uuid4
 
 from django import forms
 from django.contrib import admin
@@ -13,12 +15,19 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 from unfold.dataclasses import UnfoldAction
 from unfold.decorators import action, display
-from unfold.widgets import UnfoldAdminSelect2MultipleWidget, UnfoldAdminTextInputWidget
+from unfold.widgets import (
+    UnfoldAdminDecimalFieldWidget,
+    UnfoldAdminSelect2MultipleWidget,
+    UnfoldAdminTextInputWidget,
+)
 
 from derp_portal.lib.asking import CONFIRMED, Question, act, act_on_selection, data_of
 from derp_portal.lib.errors import PortalError
+from derp_portal.lib.units import GIGABYTE, gigabytes
 from fleet import services
 from fleet.models import NodeKey, Relay, RelayGroup, Server
+from fleet.services.quota_keeping import add_pack
+from fleet.services.quotas import usage_of
 
 from .base import HistoryAdmin, HistoryInline, actor, badge, change_url, link, when
 from .relays import Released
@@ -63,6 +72,22 @@ class ServersForm(forms.Form):
         help_text=gettext_lazy("None chosen = every server."),
         widget=UnfoldAdminSelect2MultipleWidget,
     )
+
+
+class PackForm(forms.Form):
+    """How much more a group may use in its present period."""
+
+    gigabytes = forms.DecimalField(
+        label=gettext_lazy("Gigabytes"),
+        min_value=Decimal("0.1"),
+        max_value=Decimal(1_000_000),
+        decimal_places=1,
+        help_text=gettext_lazy("1 GB is a thousand million bytes. It lasts until the present period ends."),
+        widget=UnfoldAdminDecimalFieldWidget,
+    )
+    note = forms.CharField(label=gettext_lazy("Why"), required=False, max_length=200, widget=UnfoldAdminTextInputWidget)
+    # Made with the page, so that the same answer sent twice adds one pack.
+    key = forms.CharField(max_length=120, widget=forms.HiddenInput)
 
 
 HOLDS = gettext_lazy(
@@ -116,8 +141,8 @@ class RelayGroupAdmin(HistoryAdmin):
     search_fields = ("label", "owner__username", "owner__email", "relays__code")
     inlines = (RelayInline,)
     actions = ("quarantine_chosen", "free_chosen")
-    actions_detail = ("quarantine", "free", "limit_servers")
-    readonly_fields = ("show_quarantine",)
+    actions_detail = ("quarantine", "free", "limit_servers", "add_traffic_pack")
+    readonly_fields = ("show_quarantine", "show_usage", "over_quota_since")
     fieldsets = (
         (
             None,
@@ -129,7 +154,8 @@ class RelayGroupAdmin(HistoryAdmin):
                     ("regions", "servers"),
                     ("show_quarantine", "quarantine_note"),
                     ("speed_bytes_per_second", "quota_bytes"),
-                    ("period_start", "period_end"),
+                    ("period_start", "period_end", "is_monthly"),
+                    ("show_usage", "over_quota_since"),
                     ("created_at", "released_at"),
                 )
             },
@@ -156,6 +182,14 @@ class RelayGroupAdmin(HistoryAdmin):
         if group.quarantined_at is None:
             return "–"
         return format_html("{} {}", badge(_("Quarantined"), "warning"), when(group.quarantined_at))
+
+    @display(description=gettext_lazy("used of its quota"))
+    def show_usage(self, group: RelayGroup) -> str:
+        """In the present period, packs included."""
+        usage = usage_of([group])[group.pk]
+        if usage.limit is None:
+            return gigabytes(usage.used)
+        return f"{gigabytes(usage.used)} / {gigabytes(usage.limit)} ({usage.percent} %)"
 
     def get_actions_detail(self, request: HttpRequest, object_id: int) -> list[UnfoldAction]:
         """Either to hold it or to let it go."""
@@ -229,6 +263,36 @@ class RelayGroupAdmin(HistoryAdmin):
             back=change_url(group),
         )
         return act(self, request, question, do)
+
+    @action(description=gettext_lazy("Add a traffic pack"), url_path="pack", icon="add_box", permissions=["add_pack"])
+    def add_traffic_pack(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
+        """More traffic for the present period."""
+        group: RelayGroup = self.row_or_404(request, object_id)
+        form = PackForm(data_of(request), initial={"key": f"admin:{uuid4()}"})
+
+        def do() -> str:
+            given = form.cleaned_data
+            extra = int(given["gigabytes"] * GIGABYTE)
+            add_pack(group_id=group.pk, extra_bytes=extra, key=given["key"], note=given["note"], actor=actor(request))
+            return _("%(group)s may use %(amount)s more.") % {"group": group, "amount": gigabytes(extra)}
+
+        usage = usage_of([group])[group.pk]
+        question = Question(
+            title=_("Add a traffic pack for %(group)s of %(owner)s") % {"group": group, "owner": group.owner},
+            lines=[
+                _("Used in the period until %(end)s: %(used)s.")
+                % {"end": when(usage.period.ends_at), "used": self.show_usage(group)},
+                _("Relays that stand because the quota is used up run again at once."),
+            ],
+            form=form,
+            button=_("Add the pack"),
+            back=change_url(group),
+        )
+        return act(self, request, question, do)
+
+    def has_add_pack_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
+        """Django's "add" permission on packs, as in the API."""
+        return request.user.has_perm("fleet.add_trafficpack")
 
     @admin.action(description=gettext_lazy("Quarantine"), permissions=["act"])
     def quarantine_chosen(self, request: HttpRequest, queryset: QuerySet[RelayGroup]) -> HttpResponseBase:

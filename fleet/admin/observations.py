@@ -12,7 +12,8 @@ from unfold.contrib.filters.admin import RelatedDropdownFilter
 from unfold.decorators import display
 
 from derp_portal.lib.clock import now
-from fleet.models import Outage, RelayEvent, RelayHealth
+from fleet.models import Outage, RelayEvent, RelayHealth, RelayUptime
+from fleet.monitoring.uptime import percent
 from fleet.words import trouble
 
 from .base import HistoryAdmin, badge, change_url, link
@@ -65,6 +66,38 @@ class RelayHealthAdmin(HistoryAdmin):
     def show_error(self, health: RelayHealth) -> str | None:
         """In words."""
         return trouble(health.error) or None
+
+
+@admin.register(RelayUptime)
+class RelayUptimeAdmin(HistoryAdmin):
+    """How relays answered, day by day."""
+
+    list_display = ("day", "show_relay", "show_owner", "show_share", "probes", "answered", "show_latency")
+    list_filter = ("day", ("relay__server", RelatedDropdownFilter))
+    list_select_related = ("relay__owner",)
+    search_fields = ("relay__code", "relay__owner__username", "relay__server__name")
+    ordering = ("-day", "-id")
+    show_full_result_count = False
+
+    @display(description=_("relay"), ordering="relay__code")
+    def show_relay(self, uptime: RelayUptime) -> str:
+        """Its code, with a link."""
+        return link(change_url(uptime.relay), uptime.relay.code)
+
+    @display(description=_("owner"), ordering="relay__owner")
+    def show_owner(self, uptime: RelayUptime) -> str:
+        """Whose relay it is."""
+        return str(uptime.relay.owner)
+
+    @display(description=_("uptime"), empty_value="–")
+    def show_share(self, uptime: RelayUptime) -> str | None:
+        """In percent."""
+        return percent(uptime.answered / uptime.probes) if uptime.probes else None
+
+    @display(description=_("mean latency"), empty_value="–")
+    def show_latency(self, uptime: RelayUptime) -> str | None:
+        """Of the probes that were answered."""
+        return f"{uptime.latency_sum_ms / uptime.answered:.1f} ms" if uptime.answered else None
 
 
 @admin.register(RelayEvent)

@@ -19,6 +19,7 @@ from derp_portal.lib.asking import Question, act, data_of
 from derp_portal.lib.units import megabits
 from fleet import services
 from fleet.models import Relay, RelayEvent, Server, Wanted
+from fleet.monitoring.uptime import percent
 from fleet.reconciler.desired import SPEED_UNKNOWN
 from fleet.selectors import STATE_WORDS, RelayState, in_trouble, relay_state, relays, servers, why_in_trouble
 from fleet.services.placement import sibling_addresses
@@ -199,7 +200,12 @@ class RelayAdmin(HistoryAdmin):
         ),
         (
             gettext_lazy("Last probe"),
-            {"fields": (("show_health", "show_parts", "show_latency"), ("show_checked", "show_connections"))},
+            {
+                "fields": (
+                    ("show_health", "show_parts", "show_latency"),
+                    ("show_checked", "show_connections", "show_uptime"),
+                )
+            },
         ),
     )
     readonly_fields = (
@@ -213,6 +219,7 @@ class RelayAdmin(HistoryAdmin):
         "show_latency",
         "show_checked",
         "show_connections",
+        "show_uptime",
         "tries",
         "next_try_at",
     )
@@ -308,6 +315,11 @@ class RelayAdmin(HistoryAdmin):
         """Clients connected at the last look."""
         health = getattr(relay, "health", None)
         return health.connections if health else None
+
+    @display(description=gettext_lazy("uptime, this month / last month"))
+    def show_uptime(self, relay: Any) -> str:
+        """Shares of answered probes."""
+        return " / ".join(percent(share) or "–" for share in (relay.month_uptime, relay.last_month_uptime))
 
     @action(description=gettext_lazy("Restart"), url_path="restart", icon="restart_alt", permissions=["act"])
     def restart(self, request: HttpRequest, object_id: str) -> HttpResponseBase:

@@ -6,6 +6,7 @@ from .alerts import alerts
 from .common import READ_REFUSALS, REFUSALS
 from .ha import ha
 from .hosts import server
+from .monitoring import monitoring
 from .regions import region
 from .relays import (
     ContainerAnswer,
@@ -18,6 +19,7 @@ from .relays import (
     whose,
 )
 from .rollouts import rollout
+from .traffic import traffic
 
 __all__ = [
     "READ_REFUSALS",
@@ -29,10 +31,12 @@ __all__ = [
     "alerts",
     "container",
     "ha",
+    "monitoring",
     "region",
     "relay_brief",
     "rollout",
     "server",
     "show_container",
+    "traffic",
     "whose",
 ]

@@ -140,6 +140,10 @@ class ContainerOut(RelayBrief):
     cert_name: str = Field(description="The certificate's pin, as in the derp map.")
     trouble: str = Field(description="What is wrong, in words; empty when nothing is.")
     health: HealthOut | None
+    latency_ms: float | None = Field(description="Of the latest probe: a ping over DERP, from the portal.")
+    uptime: float | None = Field(
+        description="Share of this month's probes (UTC) that it answered while it should have run, 0 to 1."
+    )
     image: str = Field(description="The relay image it is to run.")
     moved_at: datetime | None = Field(description="When it last moved; null if it never did, or is on its way.")
     moved_to: str | None = Field(description="The code of the region it moved to.")
@@ -292,7 +296,7 @@ def relay_brief(relay: Relay) -> dict[str, Any]:
     return {"id": relay.pk, "code": relay.code, "status": STATUS_OF[relay_state(relay)]}
 
 
-def show_container(relay: Relay) -> dict[str, Any]:
+def show_container(relay: Any) -> dict[str, Any]:
     """A relay from `selectors.relays()` as `ContainerOut`; queries nothing."""
     node, moved = node_of(relay), latest_move(relay)
     health: RelayHealth | None = getattr(relay, "health", None)
@@ -311,6 +315,8 @@ def show_container(relay: Relay) -> dict[str, Any]:
         "cert_name": relay.pin,
         "trouble": why_in_trouble(relay),
         "health": health,
+        "latency_ms": health.latency_ms if health else None,
+        "uptime": relay.month_uptime,
         "image": relay.image,
         "moved_at": arrived.ended_at if arrived else None,
         "moved_to": _region_of(arrived.to_server) if arrived else None,

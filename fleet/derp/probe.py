@@ -15,7 +15,8 @@ from fleet.derp.pinned import deadline_in
 from fleet.derp.varz import Varz, read_varz
 
 _STUN_RESEND_SECONDS = 0.4
-_PACKET_LENGTH = 64
+PROBE_PAYLOAD_BYTES = 64
+"""What one probe sends through the relay at most, and receives: a single packet. Metering takes it off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,7 @@ def _look_at_derp(target: Target, result: ProbeResult, timeout: float) -> None:
 
 def _deliver(alice: DerpClient, bob: DerpClient, deadline: float) -> float:
     """Return the seconds that a packet takes from one client to the other. Raises RelayFailure."""
-    payload = secrets.token_bytes(_PACKET_LENGTH)
+    payload = secrets.token_bytes(PROBE_PAYLOAD_BYTES)
     started = time.monotonic()
     try:
         alice.timeout = _left(deadline)

@@ -69,7 +69,8 @@ def parse_varz(text: str) -> Varz:
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
                 if sample.name == "version":
-                    version = sample.labels.get("version", "")
+                    # A derper built without version control says so in its version: "1.102.3-ERR-BuildInfo".
+                    version = sample.labels.get("version", "").partition("-ERR-")[0]
                 elif not sample.labels:
                     # The parser gives every counter the suffix that derper's names lack.
                     values[sample.name.removesuffix("_total")] = sample.value
@@ -79,7 +80,9 @@ def parse_varz(text: str) -> Varz:
             connections=int(values["derp_current_connections"]),
             home_connections=int(values["derp_current_home_connections"]),
             accepts=int(values["derp_accepts"]),
-            started_at=values["process_start_time_seconds"],
+            # The other start time is worked out anew from the host's clock, and a clock that is put right would look
+            # like a new process whose every byte is still to be counted.
+            started_at=values.get("process_start_unix_time", values["process_start_time_seconds"]),
             version=version,
         )
     except (KeyError, ValueError, OverflowError) as error:

@@ -1,28 +1,44 @@
 """Tables of the fleet, by what they describe: hosts, relays, their moves, and what was seen of them."""
 
-from .alerts import Alert
+from .alerts import Alert, AlertChannel, AlertDelivery, AlertRule, Breach, Silence
 from .hosts import Authority, Port, Region, Server, ServerEvent
+from .metrics import Measurement, Metric, ServerLoad
 from .moves import Evacuation, Move, MoveReason
-from .observations import Outage, RelayEvent, RelayHealth
+from .observations import Outage, RelayEvent, RelayHealth, RelayUptime
 from .relays import NodeKey, Relay, RelayGroup, Wanted
 from .rollouts import Rollout
+from .traffic import Meter, QuotaPeriod, Traffic, TrafficPack, UserLimit
 
 __all__ = [
     "Alert",
+    "AlertChannel",
+    "AlertDelivery",
+    "AlertRule",
     "Authority",
+    "Breach",
     "Evacuation",
+    "Measurement",
+    "Meter",
+    "Metric",
     "Move",
     "MoveReason",
     "NodeKey",
     "Outage",
     "Port",
+    "QuotaPeriod",
     "Region",
     "Relay",
     "RelayEvent",
     "RelayGroup",
     "RelayHealth",
+    "RelayUptime",
     "Rollout",
     "Server",
     "ServerEvent",
+    "ServerLoad",
+    "Silence",
+    "Traffic",
+    "TrafficPack",
+    "UserLimit",
     "Wanted",
 ]

@@ -30,6 +30,7 @@ class RelayHealth(models.Model):
     version = models.CharField(_("relay version"), max_length=80, blank=True)
     error = models.CharField(_("error"), max_length=40, blank=True)
     failures = models.PositiveIntegerField(_("failures in a row"), default=0)
+    successes = models.PositiveIntegerField(_("successes in a row"), default=0)
     checked_at = models.DateTimeField(_("checked"), null=True, blank=True)
     healthy_at = models.DateTimeField(_("last healthy"), null=True, blank=True)
 
@@ -41,6 +42,28 @@ class RelayHealth(models.Model):
 
     def __str__(self) -> str:
         return f"{self.relay_id}: {self.status}"
+
+
+class RelayUptime(models.Model):
+    """How many probes of a relay that should have run answered on one day (UTC); uptime is the share that did."""
+
+    relay = models.ForeignKey(Relay, on_delete=models.PROTECT, related_name="uptime", verbose_name=_("relay"))
+    day = models.DateField(_("day"))
+    probes = models.PositiveIntegerField(_("probes"), default=0)
+    answered = models.PositiveIntegerField(_("answered"), default=0)
+    latency_sum_ms = models.FloatField(_("sum of latencies (ms)"), default=0)
+
+    class Meta:
+        ordering = ["-day"]
+        verbose_name = _("uptime")
+        verbose_name_plural = _("uptime")
+        constraints = [
+            models.UniqueConstraint(fields=["relay", "day"], name="one_uptime_per_relay_and_day"),
+            models.CheckConstraint(condition=Q(answered__lte=F("probes")), name="no_more_answers_than_probes"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.relay_id} {self.day}"
 
 
 class RelayEvent(models.Model):

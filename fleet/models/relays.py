@@ -64,6 +64,10 @@ class RelayGroup(models.Model):
     quota_bytes = models.PositiveBigIntegerField(_("quota"), null=True, blank=True, help_text=_("Empty = no limit"))
     period_start = models.DateTimeField(_("quota period from"), null=True, blank=True)
     period_end = models.DateTimeField(_("quota period to"), null=True, blank=True)
+    is_monthly = models.BooleanField(
+        _("counts by calendar month"), default=False, help_text=_("Else over the whole quota period.")
+    )
+    over_quota_since = models.DateTimeField(_("over its quota since"), null=True, blank=True, editable=False)
     map_token = SecretTextField(blank=True, null=True)
     map_token_hash = models.CharField(max_length=64, unique=True, null=True, blank=True)
     map_fetched_at = models.DateTimeField(_("map URL last fetched"), null=True, blank=True, editable=False)
@@ -77,6 +81,7 @@ class RelayGroup(models.Model):
         verbose_name_plural = _("relay groups")
         indexes = [
             models.Index(fields=["run_until"], condition=Q(wanted="running"), name="running_groups_by_deadline"),
+            models.Index(fields=["id"], condition=Q(over_quota_since__isnull=False), name="groups_over_quota"),
         ]
 
     def __str__(self) -> str:

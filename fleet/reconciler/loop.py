@@ -13,8 +13,9 @@ from django.db.models import Q
 
 from derp_portal.lib.clock import now
 from fleet.engines import image_of, open_runtime, relay_image
+from fleet.metering.rounds import read_before_stop
 from fleet.models import Relay, RelayEvent, Server
-from fleet.runtimes.base import Rejected, RelaySpec, Runtime, RuntimeFailure
+from fleet.runtimes.base import Observed, Rejected, RelaySpec, Runtime, RuntimeFailure, State
 from fleet.services.events import relay_event
 from fleet.services.outages import clear_trouble, note_trouble, open_outage_if_down
 from fleet.services.placement import change_port
@@ -86,7 +87,9 @@ def _pass(server: Server, runtime_for: Callable[[Server], Runtime], renew: Calla
     note_seen(server, containers)
     note_observed(rows.values(), observed)
     note_gone(server, rows, observed)
-    work = _Work(server, rows, lambda: runtime_for(server), renew)
+    work = _Work(
+        server, rows, {container.name: container for container in observed}, lambda: runtime_for(server), renew
+    )
     created = {action.name: action.relay_id for action in actions if isinstance(action, Create)}
     removals = [action for action in actions if isinstance(action, Remove)]
     work.remove([action for action in removals if action.name not in created])
@@ -116,6 +119,7 @@ class _Work:
 
     server: Server
     rows: dict[int, Relay]
+    observed: dict[str, Observed]
     open_runtime: Callable[[], Runtime]
     renew: Callable[[], None]
     removed: int = 0
@@ -124,6 +128,8 @@ class _Work:
 
     def remove(self, actions: list[Remove]) -> None:
         """All removals, noted before any secret is read: a relay whose time is up stops even if no key decrypts."""
+        going = [self.observed[action.name] for action in actions if action.name in self.observed]
+        read_before_stop(self.server, [container for container in going if container.state == State.RUNNING])
         for outcome in carry_out(actions, {}, self.open_runtime, self.renew):
             self.result.outcomes.append(outcome)
             if isinstance(outcome.action, Remove) and outcome.failure:

@@ -18,6 +18,7 @@ LABEL_PORTAL = "derp-portal.portal"
 LABEL_RELAY = "derp-portal.relay"
 LABEL_GENERATION = "derp-portal.generation"
 LABEL_DIGEST = "derp-portal.digest"
+LABEL_PORT = "derp-portal.port"
 LABEL_HOST = "derp-portal.host"
 """On the volume that says which portal a host belongs to."""
 LABEL_TASK = "derp-portal.task"
@@ -153,6 +154,7 @@ class RelaySpec:
             LABEL_RELAY: str(self.relay_id),
             LABEL_GENERATION: str(self.generation),
             LABEL_DIGEST: self.digest,
+            LABEL_PORT: str(self.port),
         }
 
 
@@ -168,6 +170,7 @@ class Observed:
     digest: str
     state: State
     started_at: datetime | None = None
+    port: int = 0
 
     @classmethod
     def from_labels(
@@ -188,6 +191,7 @@ class Observed:
             digest=labels.get(LABEL_DIGEST, ""),
             state=state,
             started_at=started_at,
+            port=number(LABEL_PORT),
         )
 
 

@@ -14,7 +14,7 @@ from fleet.models import Alert, Evacuation, Move, MoveReason, Relay, RelayGroup,
 from fleet.reconciler.desired import should_run
 from fleet.selectors import open_servers
 
-from .alerts import raise_alert, resolve_alert
+from .alerts import lasting, raise_alert, resolve_alert
 from .moves import end_move, set_up_elsewhere, start_move
 from .outages import note_trouble
 from .phases import last_sign_of_life, server_event
@@ -281,7 +281,7 @@ def carry_on_all() -> None:
     for evacuation in Evacuation.objects.filter(state=Evacuation.State.RUNNING).select_related("server").order_by("id"):
         _step(evacuation)
     _watch_room()
-    for alert in Alert.objects.filter(alert_type=Alert.Kind.SERVER_LOST, resolved=False).select_related("server"):
+    for alert in lasting(Alert.Kind.SERVER_LOST).select_related("server"):
         if alert.server is None or alert.server.status == Server.Status.HEALTHY:
             resolve_alert(Alert.Kind.SERVER_LOST, subject=alert.subject)
 

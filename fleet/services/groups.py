@@ -26,7 +26,11 @@ from .events import relay_event
 from .moves import give_up_moves, set_up_elsewhere, start_move
 from .outages import close_outage, note_trouble
 from .placement import NoPlace, candidates, place, sibling_addresses
+from .quotas import usage_of
 from .wake import wake_server
+
+OVER_QUOTA = "over_quota"
+"""The reason of a group that stands for its quota alone: it starts by itself once there is some again."""
 
 FETCH_NOTED_EVERY = timedelta(minutes=10)
 CODE_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
@@ -37,7 +41,8 @@ class GroupTerms:
     """What a grant gives: how many relays, where, how fast, how much.
 
     `region_ids` empty means anywhere; `speed` is bytes per second, 0 for no limit; `quota_bytes` None for no
-    limit within `period` (start, end). `priority` decides who gets a place first where room is short.
+    limit within `period` (start, end), or within each calendar month if `is_monthly`. `priority` decides who gets a
+    place first where room is short.
     """
 
     relay_count: int = 1
@@ -45,6 +50,7 @@ class GroupTerms:
     speed: int = 0
     quota_bytes: int | None = None
     period: tuple[datetime, datetime] | None = None
+    is_monthly: bool = False
     priority: int = 0
 
 
@@ -72,30 +78,46 @@ def set_group(
 ) -> RelayGroup:
     """Say what the group should do from now on. Saying the same twice changes nothing.
 
+    One that has used up its quota stands although it is wanted running; it starts when there is some again.
+
     A group that was released stays so: raises ValueError, since its relays' identities are gone.
     """
     with transaction.atomic():
         group = RelayGroup.objects.select_for_update(no_key=True).get(pk=group_id)
         if group.released_at:
             raise ValueError(f"group {group_id} has been released")
-        changed = group.wanted != wanted
-        group.wanted, group.wanted_reason = wanted, reason
+        before = group.wanted
         if run_until is not None:
             group.run_until = run_until
-        group.save(update_fields=["wanted", "wanted_reason", "run_until"])
+            group.save(update_fields=["run_until"])
         if terms is not None:
             _apply_terms(group, terms)
-        live = group.relays.filter(released_at=None)
-        live.exclude(wanted=wanted).update(wanted=wanted, next_try_at=None, tries=0)
-        if wanted != Wanted.RUNNING:
-            close_outage(group)
-        elif terms is not None or changed:
+        if wanted == Wanted.RUNNING and usage_of([group])[group.pk].is_over:
+            want(group, Wanted.STOPPED, OVER_QUOTA)
+        else:
+            want(group, wanted, reason)
+        if group.wanted == before == Wanted.RUNNING and terms is not None:
             ensure_relays(group_id=group.pk)
-        if changed:
-            record(actor=actor, event=f"group.{wanted}", target=group, reason=reason)
-        for server_id in set(live.exclude(server=None).values_list("server_id", flat=True)):
-            wake_server(server_id)
+        if group.wanted != before:
+            record(actor=actor, event=f"group.{group.wanted}", target=group, reason=group.wanted_reason)
     return group
+
+
+def want(group: RelayGroup, wanted: Wanted, reason: str) -> None:
+    """Write down, for the locked group and its relays, what they should do, and wake their servers."""
+    changed = group.wanted != wanted
+    is_over_quota = reason == OVER_QUOTA
+    group.wanted, group.wanted_reason = wanted, reason
+    group.over_quota_since = (group.over_quota_since or now()) if is_over_quota else None
+    group.save(update_fields=["wanted", "wanted_reason", "over_quota_since"])
+    live = group.relays.filter(released_at=None)
+    live.exclude(wanted=wanted).update(wanted=wanted, next_try_at=None, tries=0)
+    if wanted != Wanted.RUNNING:
+        close_outage(group)
+    elif changed:
+        ensure_relays(group_id=group.pk)
+    for server_id in set(live.exclude(server=None).values_list("server_id", flat=True)):
+        wake_server(server_id)
 
 
 def limit_servers(*, group_id: int, server_ids: Collection[int], actor: User | None) -> RelayGroup:
@@ -133,9 +155,9 @@ def _apply_terms(group: RelayGroup, terms: GroupTerms) -> None:
     group.speed_bytes_per_second = terms.speed
     group.quota_bytes = terms.quota_bytes
     group.period_start, group.period_end = start, end
-    group.priority = terms.priority
-    fields = ["relay_count", "speed_bytes_per_second", "quota_bytes", "period_start", "period_end", "priority"]
-    group.save(update_fields=fields)
+    group.is_monthly, group.priority = terms.is_monthly, terms.priority
+    fields = ["relay_count", "speed_bytes_per_second", "quota_bytes", "period_start", "period_end"]
+    group.save(update_fields=[*fields, "is_monthly", "priority"])
     group.regions.set(terms.region_ids)
 
 

@@ -23,17 +23,18 @@ class PlanAdmin(EditableAdmin):
         "relay_count",
         "show_speed",
         "show_quota",
+        "quota_period",
         "day_value",
         "is_public",
         "position",
     )
-    list_filter = ("is_public", "relay_count", "regions")
+    list_filter = ("is_public", "relay_count", "quota_period", "regions")
     search_fields = ("code", "name", "name_zh")
     filter_horizontal = ("regions",)
     fieldsets = (
         (None, {"fields": (("name", "name_zh"), ("code", "position"), "is_public")}),
         (gettext_lazy("What it gives"), {"fields": (("days", "day_value"), "relay_count")}),
-        (gettext_lazy("Limits"), {"fields": (("speed_bytes_per_second", "quota_bytes"), "regions")}),
+        (gettext_lazy("Limits"), {"fields": ("speed_bytes_per_second", ("quota_bytes", "quota_period"), "regions")}),
     )
 
     @display(description=gettext_lazy("speed limit"), ordering="speed_bytes_per_second")
@@ -43,5 +44,5 @@ class PlanAdmin(EditableAdmin):
 
     @display(description=gettext_lazy("traffic quota"), ordering="quota_bytes")
     def show_quota(self, plan: Plan) -> str:
-        """For each term."""
+        """For each term or month."""
         return size(plan.quota_bytes) if plan.quota_bytes is not None else _("no limit")

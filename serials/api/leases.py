@@ -33,7 +33,8 @@ class PlanOut(Schema):
     days: int
     relay_count: int
     speed_bytes_per_second: int = Field(description="For each device; 0 means no limit.")
-    quota_bytes: int | None = Field(description="For each term; null means no limit.")
+    quota_bytes: int | None = Field(description="For each quota period; null means no limit.")
+    quota_period: Plan.QuotaPeriod = Field(description="`term`: the whole term; `month`: each calendar month.")
     regions: list[str] = Field(description="Codes; empty means every region.")
 
 
@@ -227,7 +228,7 @@ def show_lease(one: Lease) -> dict[str, Any]:
 
 
 def _show_plan(one: Plan) -> dict[str, Any]:
-    names = ("code", "days", "relay_count", "speed_bytes_per_second", "quota_bytes")
+    names = ("code", "days", "relay_count", "speed_bytes_per_second", "quota_bytes", "quota_period")
     return {name: getattr(one, name) for name in names} | {
         "name": one.local_name,
         "regions": [region.code for region in one.regions.all()],

@@ -48,6 +48,12 @@ class Effect:
         """Names this choice in a form."""
         return f"{self.how}:{self.lease.pk if self.lease else ''}"
 
+    @property
+    def leaves_quota(self) -> bool:
+        """Whether a traffic quota is running that these days do not reset: people must know before and after."""
+        is_added = self.lease is not None and self.how == How.QUEUE and self.lease.is_active
+        return is_added and self.lease is not None and self.lease.relay_group.quota_bytes is not None
+
 
 def preview(*, user: User, code: str, ip: str | None = None) -> tuple[SerialNumber, list[Effect]]:
     """The serial and the effects to choose from, the default first. Changes nothing.

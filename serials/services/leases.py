@@ -106,7 +106,8 @@ def default_first(leases: Iterable[Lease]) -> list[Lease]:
 
 def usable_leases(user: User) -> list[Lease]:
     """Leases that days can be added to: active ones, and ended ones whose place is reserved; the default first."""
-    return default_first(Lease.objects.filter(user=user, released_at=None, relay_group__released_at=None))
+    found = Lease.objects.filter(user=user, released_at=None, relay_group__released_at=None)
+    return default_first(found.select_related("relay_group"))
 
 
 def lease_to_renew(user: User) -> Lease | None:

@@ -152,6 +152,7 @@ def group_terms(term: LeaseTerm) -> GroupTerms:
         speed=plan.speed_bytes_per_second,
         quota_bytes=plan.quota_bytes,
         period=(term.starts_at, term.ends_at),
+        is_monthly=plan.quota_period == plan.QuotaPeriod.MONTH,
         priority=plan.priority,
     )
 

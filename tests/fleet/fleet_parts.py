@@ -29,6 +29,7 @@ STATUS = {
     Server.Phase.RECOVERED: Server.Status.HEALTHY,
 }
 GOOD = ProbeResult(tls_ok=True, derp_ok=True, packet_ok=True, stun_ok=True)
+SILENT = ProbeResult(error="timeout")
 
 
 def region(code: str = "here") -> Region:
@@ -128,11 +129,9 @@ class Fleet:
 
     def probe_these(self, relays: Iterable[Relay]) -> bool:
         """Keep what probes of these relays say, and whether any has answered."""
-        answered = {}
-        for relay in relays:
-            if is_well := self.answers(relay):
-                answered[relay.pk] = relay.generation
-            keep(relay, GOOD if is_well else ProbeResult(error="timeout"))
+        probed = [(relay, GOOD if self.answers(relay) else SILENT) for relay in relays]
+        keep(probed)
+        answered = {relay.pk: relay.generation for relay, result in probed if result.healthy}
         note_answers(answered)
         return bool(answered)
 

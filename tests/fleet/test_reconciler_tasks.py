@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
-import time_machine
 
 from accounts.models import User
 from derp_portal.lib.clock import now
 from fleet import tasks
 from fleet.derp.probe import ProbeResult
-from fleet.models import Relay, RelayHealth, Server
-from fleet.monitoring.probing import START_GRACE, keep
+from fleet.models import Server
 from tests.fleet.fleet_parts import Fleet, group, only_relay, server
 
 
@@ -59,28 +57,3 @@ def test_a_fresh_relay_is_probed_until_it_answers_or_the_sweep_takes_over(
     assert sent == [("probe_fresh", (relay.pk, tasks.FRESH_PROBE_TRIES))]
     tasks.probe_fresh(relay.pk, tasks.FRESH_PROBE_TRIES)
     assert len(sent) == 1
-
-
-def test_one_failed_probe_is_not_illness_and_one_success_is_health(alice: User) -> None:
-    server()
-    relay = only_relay(group(alice))
-    bad = ProbeResult(error="timeout")
-    good = ProbeResult(tls_ok=True, derp_ok=True, packet_ok=True, stun_ok=True)
-    states = [keep(relay, result).status for result in (good, bad, bad, bad, good)]
-    healthy, ill = RelayHealth.Status.HEALTHY, RelayHealth.Status.UNHEALTHY
-    assert states == [healthy, healthy, healthy, ill, healthy]
-    assert Relay.objects.get().events.filter(kind="unhealthy").count() == 1
-
-
-def test_a_relay_that_needs_a_moment_to_listen_is_starting_and_not_ill(alice: User) -> None:
-    here = server()
-    with time_machine.travel(datetime(2031, 3, 1, 9, tzinfo=UTC), tick=False) as clock:
-        bought = group(alice)
-        Fleet([here]).passes()
-        relay = only_relay(bought)
-        silent = ProbeResult(error="timeout")
-        early = [keep(relay, silent) for _ in range(5)][-1]
-        assert (early.status, early.failures, early.error) == (RelayHealth.Status.STARTING, 0, "timeout")
-        clock.shift(START_GRACE)
-        late = [keep(relay, silent).status for _ in range(3)]
-    assert late == [RelayHealth.Status.STARTING, RelayHealth.Status.STARTING, RelayHealth.Status.UNHEALTHY]

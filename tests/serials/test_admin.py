@@ -232,9 +232,10 @@ def test_nobody_but_a_superuser_closes_a_superusers_account(client: Client, root
 def test_a_plan_is_edited_with_an_entry_in_the_audit_trail(roots: Client, plan: Plan) -> None:
     form = {"code": plan.code, "name": "Month", "days": 31, "relay_count": 2, "day_value": 100, "position": 1}
     form |= {"speed_bytes_per_second": 0, "quota_bytes": "", "is_public": "on", "name_zh": "月"}
+    form |= {"quota_period": "month"}
     roots.post(page("plan_change", plan.pk), form)
     plan.refresh_from_db()
-    assert (plan.name, plan.days, plan.relay_count) == ("Month", 31, 2)
+    assert (plan.name, plan.days, plan.relay_count, plan.quota_period) == ("Month", 31, 2, "month")
     assert last_event() == ("plan.changed", "root")
 
 

@@ -1,0 +1,1 @@
+"""From the relays' own counters to the books: `counting` decides (pure), `reading` asks, `books` writes."""

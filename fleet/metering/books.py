@@ -1,0 +1,226 @@
+"""Writing readings into the books: difference, totals, buckets, period and the new baseline in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import structlog
+from django.db import transaction
+
+from fleet.models import Meter, QuotaPeriod, Relay, RelayGroup, Traffic
+from fleet.services.quotas import Usage, usage_of
+
+from .counting import READ_EVERY, Counters, Difference, difference, next_reading
+from .reading import Reading
+
+log = structlog.get_logger(__name__)
+
+BATCH = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What one reading adds to the books: `start` is when the bytes began to pass."""
+
+    relay_id: int
+    group_id: int
+    server_id: int
+    start: datetime
+    counted: Difference
+
+    @property
+    def total(self) -> int:
+        return self.counted.upload + self.counted.download
+
+
+def book(readings: Iterable[Reading], *, is_last: bool = False) -> set[int]:
+    """Book every reading whose meter stands as it stood when the question was asked; the others are dropped.
+
+    So a task delivered twice, or two workers at once, count once. `is_last` closes the meters: their containers are
+    about to go. Returns the ids of the groups that crossed a threshold of their quota.
+    """
+    due: set[int] = set()
+    listed = list(readings)
+    for first in range(0, len(listed), BATCH):
+        due |= _book_batch(listed[first : first + BATCH], is_last)
+    return due
+
+
+def _book_batch(readings: Sequence[Reading], is_last: bool) -> set[int]:
+    by_key = {(reading.question.relay.pk, reading.question.generation): reading for reading in readings}
+    relay_ids = sorted({relay_id for relay_id, _generation in by_key})
+    # Outside the transaction: whoever made the row first, it is locked below.
+    Meter.objects.bulk_create(
+        [Meter(relay_id=relay_id, generation=generation) for relay_id, generation in sorted(by_key)],
+        ignore_conflicts=True,
+    )
+    with transaction.atomic():
+        # Everything below belongs to one group each, and is written under its group's lock only.
+        group_ids = {reading.question.relay.group_id for reading in readings}
+        groups = RelayGroup.objects.select_for_update(no_key=True).filter(pk__in=group_ids).order_by("pk")
+        usage = usage_of(groups.defer("map_token"))
+        relays = Relay.objects.only("id", "group_id", "upload_bytes", "download_bytes").in_bulk(relay_ids)
+        # Locked as well, because a probe notes its own bytes here without the group.
+        meters = Meter.objects.select_for_update().filter(relay__in=relay_ids).order_by("pk")
+        entries: list[Entry] = []
+        touched: list[Meter] = []
+        for meter in meters:
+            reading = by_key.get((meter.relay_id, meter.generation))
+            if reading is None or meter.read_at != reading.question.stood_at or reading.at == meter.read_at:
+                continue
+            group_id = relays[meter.relay_id].group_id
+            entry = _take(meter, reading, group_id, usage[group_id], is_last)
+            touched.append(meter)
+            if entry:
+                entries.append(entry)
+        Meter.objects.bulk_update(touched, METER_FIELDS)
+        _add_to_relays(relays, entries)
+        _add_to_buckets(entries)
+        return _add_to_periods(entries, usage)
+
+
+METER_FIELDS = [
+    "counts_since",
+    "raw_received",
+    "raw_sent",
+    "read_at",
+    "next_read_at",
+    "own_received",
+    "own_sent",
+    "failures",
+    "error",
+]
+
+
+def _take(meter: Meter, reading: Reading, group_id: int, usage: Usage, is_last: bool) -> Entry | None:
+    """Move the meter to the reading. Returns what that adds, or None when there was no answer."""
+    question = reading.question
+    if reading.counters is None:
+        meter.failures += 1
+        meter.error = reading.error
+        was_closed = meter.next_read_at is None
+        meter.next_read_at = None if is_last else reading.at + READ_EVERY
+        if not is_last or was_closed or meter.read_at is None:
+            return None
+        # Its container goes unread: what it carried since the last reading is unknown.
+        lost = Difference(0, 0, reading.at - meter.read_at)
+        return Entry(meter.relay_id, group_id, question.server_id, meter.read_at, lost)
+    before = Counters(meter.counts_since, meter.raw_received, meter.raw_sent) if meter.read_at else None
+    counted, left = difference(
+        before,
+        reading.counters,
+        # A meter that was closed knows all that its last process carried.
+        read_before=meter.read_at if meter.next_read_at else None,
+        own=(meter.own_received, meter.own_sent),
+    )
+    start = meter.read_at or reading.at
+    meter.counts_since = reading.counters.counts_since
+    meter.raw_received, meter.raw_sent = reading.counters.received, reading.counters.sent
+    meter.own_received, meter.own_sent = left
+    meter.failures, meter.error, meter.read_at = 0, "", reading.at
+    entry = Entry(meter.relay_id, group_id, question.server_id, start, counted)
+    wait = next_reading(
+        left=None if usage.left is None else usage.left - entry.total, passed=entry.total, took=reading.at - start
+    )
+    meter.next_read_at = None if is_last else reading.at + wait
+    return entry
+
+
+def _add_to_relays(relays: dict[int, Relay], entries: Iterable[Entry]) -> None:
+    changed = set()
+    for entry in entries:
+        relay = relays[entry.relay_id]
+        relay.upload_bytes += entry.counted.upload
+        relay.download_bytes += entry.counted.download
+        if entry.total:
+            changed.add(relay.pk)
+    Relay.objects.bulk_update([relays[pk] for pk in sorted(changed)], ["upload_bytes", "download_bytes"])
+
+
+def _add_to_buckets(entries: Iterable[Entry]) -> None:
+    """Hours and days are added to together with the readings, so that no roll-up can count anything twice.
+
+    Safe because whoever writes a relay's buckets holds its group's lock.
+    """
+    entries = [entry for entry in entries if entry.total or entry.counted.unmeasured]
+    if not entries:
+        return
+    readings = [
+        _filled(Traffic(span=Traffic.Span.READING, starts_at=entry.start, **_of(entry)), entry) for entry in entries
+    ]
+    Traffic.objects.bulk_create(readings)
+    wanted = {}
+    for entry in entries:
+        for span, starts_at in ((Traffic.Span.HOUR, hour_of(entry.start)), (Traffic.Span.DAY, day_of(entry.start))):
+            wanted[entry.relay_id, str(span), starts_at] = entry
+    Traffic.objects.bulk_create(
+        [Traffic(span=span, starts_at=starts_at, **_of(entry)) for (_pk, span, starts_at), entry in wanted.items()],
+        ignore_conflicts=True,
+    )
+    buckets = {
+        (bucket.relay_id, bucket.span, bucket.starts_at): bucket
+        for bucket in Traffic.objects.filter(
+            relay__in={key[0] for key in wanted},
+            span__in=(Traffic.Span.HOUR, Traffic.Span.DAY),
+            starts_at__in={key[2] for key in wanted},
+        )
+    }
+    for entry in entries:
+        _filled(buckets[entry.relay_id, str(Traffic.Span.HOUR), hour_of(entry.start)], entry)
+        _filled(buckets[entry.relay_id, str(Traffic.Span.DAY), day_of(entry.start)], entry)
+    Traffic.objects.bulk_update(
+        [buckets[key] for key in wanted], ["upload_bytes", "download_bytes", "unmeasured_seconds"]
+    )
+
+
+def _of(entry: Entry) -> dict[str, int]:
+    return {"relay_id": entry.relay_id, "server_id": entry.server_id}
+
+
+def _filled(bucket: Traffic, entry: Entry) -> Traffic:
+    bucket.upload_bytes += entry.counted.upload
+    bucket.download_bytes += entry.counted.download
+    bucket.unmeasured_seconds += int(entry.counted.unmeasured / timedelta(seconds=1))
+    return bucket
+
+
+def hour_of(moment: datetime) -> datetime:
+    """The beginning of its hour, UTC."""
+    return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+
+
+def day_of(moment: datetime) -> datetime:
+    """The beginning of its day, UTC."""
+    return moment.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def _add_to_periods(entries: Iterable[Entry], usage: dict[int, Usage]) -> set[int]:
+    """Add to the period in which the bytes began to pass, so that a new one never starts with the last one's bytes."""
+    added = [entry for entry in entries if entry.total]
+    late = {entry.group_id for entry in added if entry.start < usage[entry.group_id].period.starts_at}
+    earlier = list(QuotaPeriod.objects.filter(group__in=late)) if late else []
+    changed: dict[int, QuotaPeriod] = {}
+    due = set()
+    for entry in added:
+        present = usage[entry.group_id].period
+        period = _period_at(entry, present, earlier)
+        period.used_bytes += entry.total
+        changed[period.pk] = period
+        if period is present and usage[entry.group_id].reached > present.noticed_percent:
+            present.is_due = True
+            due.add(entry.group_id)
+    QuotaPeriod.objects.bulk_update(changed.values(), ["used_bytes", "is_due"])
+    return due
+
+
+def _period_at(entry: Entry, present: QuotaPeriod, earlier: Sequence[QuotaPeriod]) -> QuotaPeriod:
+    if entry.start >= present.starts_at:
+        return present
+    before = [
+        period
+        for period in earlier
+        if period.group_id == entry.group_id and period.pk != present.pk and period.starts_at <= entry.start
+    ]
+    return max(before, key=lambda period: period.starts_at) if before else present

@@ -1,0 +1,23 @@
+from django.db import migrations
+
+from derp_portal.lib.beat import LATEST_BEAT_MIGRATION, seed
+
+SWEEPS = [
+    ("Fleet: read the relays' counters", "fleet.tasks.meter_due", 10),
+    ("Fleet: quotas", "fleet.tasks.keep_quotas", 10),
+    ("Fleet: figures of servers", "fleet.tasks.measure_servers", 30),
+    ("Fleet: alert rules", "fleet.tasks.watch_rules", 30),
+    ("Fleet: deliver alerts", "fleet.tasks.deliver_alerts", 10),
+    ("Fleet: forget old readings", "fleet.tasks.forget_readings", 3600),
+]
+
+
+def seed_sweeps(apps, schema_editor):
+    for name, task, seconds in SWEEPS:
+        seed(apps, name=name, task=task, every_seconds=seconds)
+
+
+class Migration(migrations.Migration):
+    dependencies = [("fleet", "0005_metering"), LATEST_BEAT_MIGRATION]
+
+    operations = [migrations.RunPython(seed_sweeps, migrations.RunPython.noop)]

@@ -1,0 +1,34 @@
+"""What alerts say."""
+
+from __future__ import annotations
+
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
+
+from fleet.models import Alert, Metric
+from fleet.words import trouble
+
+Kind = Alert.Kind
+
+WORDS: dict[str, Promise | str] = {
+    Kind.SERVER_LOST: _("Server %(server)s has not answered since %(since)s; its relays are being moved."),
+    Kind.NO_ROOM: _("%(count)s relays find no place: add a server, or raise how many relays one may carry."),
+    Kind.ROLLOUT_STOPPED: _("The roll-out of %(image)s has stopped: %(reason)s"),
+    Kind.PROVIDER_RENEWAL: _("Server %(server)s must be renewed with %(provider)s by %(date)s."),
+    Kind.ALLOWANCE: _("Server %(server)s has used %(percent)s %% of its monthly traffic; its relays move away."),
+    Kind.FOREIGN_HOST: _("Server %(server)s cannot be used: %(reason)s"),
+    Kind.CERTIFICATE_ENDS: _("The certificate for server %(server)s ends on %(date)s."),
+    Kind.METRIC: _("Server %(server)s, %(metric)s: reached %(value)s, threshold %(threshold)s (%(rule)s)."),
+    Kind.MANUAL: "%(text)s",
+}
+
+
+def wording(alert: Alert) -> str:
+    """What the alert says, in the reader's language."""
+    words = WORDS.get(alert.alert_type)
+    params = dict(alert.params)
+    if "code" in params:
+        params["reason"] = trouble(params["code"])
+    if "metric" in params:
+        params["metric"] = str(Metric(params["metric"]).label)
+    return str(words) % params if words else alert.message
