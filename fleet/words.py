@@ -42,6 +42,7 @@ TROUBLE: dict[str, Promise] = {
     "refused": _("The server refused."),
     "exited": _("The relay keeps stopping by itself."),
     "secret_unreadable": _("The relay's keys cannot be read."),
+    "bad_figures": _("What answers there gives no figures of the server."),
     # enrolment and moves
     "clock_off": _("The server's clock is wrong."),
     "enrolled_twice": _("This server is enrolled already."),

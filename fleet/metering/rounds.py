@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 import structlog
 from django.db.models import OuterRef, Q, QuerySet, Subquery
@@ -40,9 +41,10 @@ def _due(limit: int) -> list[Question]:
         released_at=None, wanted=Wanted.RUNNING, observed_state=Relay.Observed.RUNNING, port__isnull=False
     ).annotate(due_at=Subquery(meter.values("next_read_at")), stood_at=Subquery(meter.values("read_at")))
     due = running.filter(Q(due_at=None) | Q(due_at__lte=now())).select_related("server", "port")
+    rows: list[Any] = _readable(due.order_by("due_at", "pk")[:limit])
     return [
         Question(relay, relay.generation, relay.server.pk, relay.server.ip, relay.port.number, relay.stood_at)
-        for relay in _readable(due.order_by("due_at", "pk")[:limit])
+        for relay in rows
         if relay.server is not None and relay.observed_generation == relay.generation
     ]
 

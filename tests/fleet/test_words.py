@@ -12,7 +12,7 @@ from fleet.runtimes import base
 from fleet.words import ADVICE, TROUBLE, advice, trouble
 
 FLEET = Path(base.__file__).parents[1]
-FAILURES = {"Rejected", "Unavailable", "RelayFailure", "NetworkFailure", "NotOurRelay", "NoPlace"}
+FAILURES = {"Rejected", "Unavailable", "RelayFailure", "NetworkFailure", "NotOurRelay", "NoPlace", "FiguresFailure"}
 NOTES = {"note_trouble": 1, "_note": 1}
 """Calls that write a code down, and where it stands among their arguments."""
 EVENTS = {"host_lost", "quarantined"}
