@@ -240,6 +240,7 @@ class LeaseTerm(models.Model):
         STAFF = "staff", _("renewed by staff")
         COMPENSATION = "compensation", _("made up for an outage")
         CONVERSION = "conversion", _("converted from another plan")
+        BROUGHT_FORWARD = "forward", _("brought forward")
 
     class State(models.TextChoices):
         QUEUED = "queued", _("to come")

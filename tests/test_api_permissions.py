@@ -24,6 +24,7 @@ NEEDED = {
     "POST serial/generate": {"serials.change_serialbatch"},
     "POST serial/revoke": {"serials.change_serialnumber"},
     "POST lease/notify": {"serials.change_lease"},
+    "POST lease/start_next": {"serials.change_lease"},
     "POST lease/end": {"serials.change_lease"},
     "POST server/add": {"fleet.add_region", "fleet.add_server"},
     "GET server/list": {"fleet.view_server"},

@@ -35,6 +35,7 @@ AUDIT: dict[str, Promise] = {
     "lease.notice_sent": _("Notice about a lease sent"),
     "lease.released": _("Lease released"),
     "lease.renamed": _("Lease renamed"),
+    "lease.next_term_started": _("Next term started early"),
     "lease.renewed": _("Lease renewed"),
     "notification.resent": _("Mail queued again"),
     "notification.written": _("Message sent to a user"),

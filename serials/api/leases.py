@@ -47,6 +47,7 @@ class PlanPage(PageOut):
 class TermOut(Schema):
     """A stretch of a lease under one plan, running or to come."""
 
+    term_id: int
     plan: str
     starts_at: datetime
     ends_at: datetime
@@ -88,6 +89,13 @@ class LeaseEnd(Schema):
 
     lease_id: int
     note: str = Field("", max_length=200, description="Why; kept in the audit trail.", examples=["refunded"])
+
+
+class NextTermIn(Schema):
+    """Whose next term begins now, and which one that is."""
+
+    lease_id: int
+    term_id: int = Field(description="The first of the lease's terms that is still to come.")
 
 
 class NoticeIn(Schema):
@@ -164,6 +172,21 @@ def end(request: HttpRequest, data: LeaseEnd) -> dict[str, Any]:
 
 
 @lease.post(
+    "/start_next",
+    response={200: LeaseAnswer, REFUSALS: ErrorOut},
+    auth=TokenAuth("serials", everybody="serials.change_lease"),
+)
+def start_next(request: HttpRequest, data: NextTermIn) -> dict[str, Any]:
+    """Begin the next term now, with a quota of its own; what is left of the current one is given up.
+
+    `term_id` must be the term that comes next: asked twice, the second is refused with 409 `not_next_term`.
+    """
+    target = get_object_or_404(leases_in_full(whose(request, None)), pk=data.lease_id)
+    services.start_next_term(lease_id=target.pk, term_id=data.term_id, actor=reader_of(request))
+    return {"success": True, "lease": show_lease(leases_in_full(None).get(pk=target.pk))}
+
+
+@lease.post(
     "/notify",
     response={200: NoticeOut, REFUSALS: ErrorOut},
     auth=TokenAuth("staff", permissions=("serials.change_lease",)),
@@ -215,6 +238,7 @@ def show_lease(one: Lease) -> dict[str, Any]:
         "plan": card.current.plan.code if card.current else None,
         "terms": [
             {
+                "term_id": term.pk,
                 "plan": term.plan.code,
                 "starts_at": term.starts_at,
                 "ends_at": term.ends_at,

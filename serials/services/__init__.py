@@ -1,7 +1,7 @@
 """Everything that changes what was granted: serials, leases, terms."""
 
 from .activation import How, activate, preview
-from .leases import close_account, end_lease, release_relay, rename_lease, renew_lease, renew_user
+from .leases import close_account, end_lease, release_relay, rename_lease, renew_lease, renew_user, start_next_term
 from .notices import send_notice
 from .numbers import generate, revoke_serials
 from .sweeps import (
@@ -33,5 +33,6 @@ __all__ = [
     "revoke_serials",
     "send_notice",
     "send_reminders",
+    "start_next_term",
     "verify_binding",
 ]

@@ -21,7 +21,7 @@ from fleet.services.groups import GroupTerms
 from serials.models import Lease, LeaseTerm, Plan
 
 from .notices import mail_renewed
-from .terms import append_term, close_terms, end_of_queue, follow, last_term
+from .terms import append_term, close_terms, end_of_queue, follow, last_term, open_terms
 
 DEFAULT_NAME = gettext_noop("My relay")
 
@@ -151,6 +151,44 @@ def _check_not_too_far(until: datetime) -> None:
 def tell_renewed(lease: Lease, term: LeaseTerm) -> None:
     """The "renewed" e-mail, once a term."""
     mail_renewed(lease, dedup_key=f"lease-renewed:{term.pk}")
+
+
+def start_next_term(*, lease_id: int, term_id: int, actor: User) -> LeaseTerm:
+    """End the current term now and begin the next one, `term_id`, with its own quota; later ones move up with it.
+
+    What was left of the current term is given up. `term_id` is what the reader saw as the next one, so that a second
+    click does not start the one after it. Raises Lease.DoesNotExist, PortalError `not_next_term`.
+    """
+    with transaction.atomic():
+        lease = locked_lease(lease_id)
+        current, *queued = open_terms(lease) or [None]
+        if not lease.is_active or current is None or not queued or queued[0].pk != term_id:
+            raise PortalError(
+                _("That is not the term that comes next. Nothing was changed."), code="not_next_term", status=409
+            )
+        given_up = current.ends_at - now()
+        close_terms(lease)
+        started = []
+        for term in queued:
+            brought = append_term(
+                lease,
+                plan=term.plan,
+                duration=term.ends_at - term.starts_at,
+                source=LeaseTerm.Source.BROUGHT_FORWARD,
+                actor=actor,
+            )
+            started.append(brought)
+            if term.serial:
+                term.serial.expires_at = brought.ends_at
+                term.serial.save(update_fields=["expires_at"])
+        record(
+            actor=actor,
+            event="lease.next_term_started",
+            target=lease,
+            term=started[0].pk,
+            given_up_seconds=int(given_up.total_seconds()),
+        )
+    return started[0]
 
 
 def end_lease(*, lease_id: int, reason: Lease.EndReason, note: str = "", actor: User | None) -> Lease:

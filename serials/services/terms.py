@@ -143,6 +143,14 @@ def _move_along(lease: Lease) -> LeaseTerm | None:
     return current
 
 
+def quota_start(term: LeaseTerm) -> datetime:
+    """From when the term's traffic counts: making up for an outage gives time back, not a fresh quota."""
+    if term.source != LeaseTerm.Source.COMPENSATION:
+        return term.starts_at
+    before = term.lease.terms.filter(starts_at__lt=term.starts_at).exclude(source=LeaseTerm.Source.COMPENSATION)
+    return before.order_by("starts_at").values_list("starts_at", flat=True).last() or term.starts_at
+
+
 def group_terms(term: LeaseTerm) -> GroupTerms:
     """What the term's plan asks of the fleet."""
     plan = term.plan
@@ -151,7 +159,7 @@ def group_terms(term: LeaseTerm) -> GroupTerms:
         region_ids=tuple(plan.regions.values_list("id", flat=True)),
         speed=plan.speed_bytes_per_second,
         quota_bytes=plan.quota_bytes,
-        period=(term.starts_at, term.ends_at),
+        period=(quota_start(term), term.ends_at),
         is_monthly=plan.quota_period == plan.QuotaPeriod.MONTH,
         priority=plan.priority,
     )

@@ -21,6 +21,7 @@ from serials.services import (
     renew_lease,
     renew_user,
     send_notice,
+    start_next_term,
 )
 from serials.services.leases import lease_to_renew
 from tests.serials.shop import assert_in_step, make_plan, new_code_of, nothing_changes, row_counts
@@ -218,3 +219,38 @@ def test_no_notice_goes_out_about_a_lease_that_has_ended(alice: User, root: User
         with nothing_changes(), pytest.raises(PortalError) as refused:
             send_notice(lease_id=lease.pk, kind=kind, actor=root)
         assert refused.value.code == "lease_ended"
+
+
+def next_term(lease: Lease) -> LeaseTerm:
+    return lease.terms.filter(state=LeaseTerm.State.QUEUED).earliest("starts_at")
+
+
+def test_the_next_term_begins_now_with_a_quota_of_its_own_and_later_ones_move_up(alice: User, plan: Plan) -> None:
+    _serial, lease = activate(user=alice, code=new_code_of(plan))
+    for _time in range(2):
+        serial, _lease = activate(user=alice, code=new_code_of(plan), how=How.QUEUE, lease_id=lease.pk)
+
+    begun = start_next_term(lease_id=lease.pk, term_id=next_term(lease).pk, actor=alice)
+
+    lease.refresh_from_db()
+    serial.refresh_from_db()
+    group = lease.relay_group
+    assert abs(begun.starts_at - now()) < timedelta(seconds=10)
+    assert group.period_start == begun.starts_at
+    assert lease.ends_at - begun.starts_at == 2 * timedelta(days=plan.days)
+    assert group.run_until == lease.ends_at == serial.expires_at
+    assert AuditEntry.objects.get(event="lease.next_term_started").data["given_up_seconds"] > 0
+    assert_in_step(alice)
+
+
+def test_a_second_click_does_not_start_the_term_after_the_next(alice: User, plan: Plan) -> None:
+    _serial, lease = activate(user=alice, code=new_code_of(plan))
+    for _time in range(2):
+        activate(user=alice, code=new_code_of(plan), how=How.QUEUE, lease_id=lease.pk)
+    wanted = next_term(lease).pk
+    start_next_term(lease_id=lease.pk, term_id=wanted, actor=alice)
+
+    with nothing_changes(), pytest.raises(PortalError) as refused:
+        start_next_term(lease_id=lease.pk, term_id=wanted, actor=alice)
+
+    assert refused.value.code == "not_next_term"
