@@ -24,7 +24,6 @@ NEEDED = {
     "POST serial/generate": {"serials.change_serialbatch"},
     "POST serial/revoke": {"serials.change_serialnumber"},
     "POST lease/notify": {"serials.change_lease"},
-    "POST lease/start_next": {"serials.change_lease"},
     "POST lease/end": {"serials.change_lease"},
     "POST server/add": {"fleet.add_region", "fleet.add_server"},
     "GET server/list": {"fleet.view_server"},
@@ -85,6 +84,7 @@ SEES_ALL = {
     "GET serial/list": "serials.change_serialnumber",
     "POST serial/verify": "serials.view_serialnumber",
     "GET lease/list": "serials.view_lease",
+    "POST lease/start_next": "serials.change_lease",
     "GET container/list": "fleet.view_relay",
     "GET container/usage": "fleet.view_relay",
     "GET traffic/realtime": "fleet.view_relay",
@@ -149,6 +149,9 @@ def test_what_is_anothers_is_hidden_from_an_administrator_without_the_permission
         data = {"lease_id": lease.pk}
     elif operation == "GET traffic/realtime":
         data = {"container_id": lease.relay_group.relays.get().pk}
+    elif operation == "POST lease/start_next":
+        serials.activate(user=alice, code=make_code(), how=serials.How.QUEUE, lease_id=lease.pk)
+        data = {"lease_id": lease.pk, "term_id": lease.terms.latest("id").pk}
     elif operation == "POST serial/verify":
         data["code"] = make_code()
     assert ask(helen, operation, **data)[0] == 404

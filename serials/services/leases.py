@@ -161,12 +161,13 @@ def start_next_term(*, lease_id: int, term_id: int, actor: User) -> LeaseTerm:
     """
     with transaction.atomic():
         lease = locked_lease(lease_id)
-        current, *queued = open_terms(lease) or [None]
-        if not lease.is_active or current is None or not queued or queued[0].pk != term_id:
+        terms = open_terms(lease)
+        queued = terms[1:]
+        if not lease.is_active or not queued or queued[0].pk != term_id:
             raise PortalError(
                 _("That is not the term that comes next. Nothing was changed."), code="not_next_term", status=409
             )
-        given_up = current.ends_at - now()
+        given_up = terms[0].ends_at - now()
         close_terms(lease)
         started = []
         for term in queued:

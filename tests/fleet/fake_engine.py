@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from fleet.runtimes.base import (
+    LABEL_PORT,
     HostInfo,
     Observed,
     Rejected,
@@ -122,7 +123,10 @@ class FakeRuntime:
     def list(self, portal_id: str) -> list[Observed]:
         with self._call("list"):
             return [
-                Observed.from_labels(id=f"id-{name}", name=name, labels=box.spec.labels, state=box.state)
+                # Without the port: nobody answers at these hosts' addresses, so nothing is to be read there.
+                Observed.from_labels(
+                    id=f"id-{name}", name=name, labels={**box.spec.labels, LABEL_PORT: ""}, state=box.state
+                )
                 for name, box in self.engine.boxes.items()
                 if box.spec.portal_id == portal_id
             ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -26,7 +27,9 @@ HISTORY = st.lists(
 
 
 @given(HISTORY)
-def test_the_books_never_hold_more_than_passed_and_lose_only_what_an_unplanned_death_took(history: list) -> None:
+def test_the_books_never_hold_more_than_passed_and_lose_only_what_an_unplanned_death_took(
+    history: list[Any],
+) -> None:
     true_up = true_down = booked_up = booked_down = lost_up = lost_down = probed = 0
     received = sent = unread_up = unread_down = 0
     since = T0.timestamp()

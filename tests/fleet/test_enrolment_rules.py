@@ -9,7 +9,7 @@ from django.conf import settings
 
 from accounts.models import User
 from fleet.models import Alert, Server
-from fleet.services.alerts import wording
+from fleet.services.alert_words import wording
 from tests.fleet.fake_engine import Box, FakeEngine
 from tests.fleet.fleet_parts import Fleet, group, only_relay, server, strangers_spec
 
