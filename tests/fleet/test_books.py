@@ -231,6 +231,8 @@ def test_owners_are_told_at_80_95_and_100_percent_once_each(alice: User, root: U
 def test_an_early_renewal_alone_starts_nothing(alice: User) -> None:
     relay = limited(alice)
     group = carry(relay, 100 * GB)
+    assert group.period_start
+    assert group.period_end
     terms = GroupTerms(quota_bytes=100 * GB, period=(group.period_start, group.period_end))
     set_group(
         group_id=group.pk,

@@ -19,6 +19,7 @@ from accounts.models import User
 from derp_portal.lib.clock import now
 from fleet import tasks
 from fleet.metering import books, rounds
+from fleet.metering.reading import Question, ask
 from fleet.models import Meter, Move, Relay, RelayGroup, Server, Wanted
 from fleet.monitoring.probing import probe_relays
 from fleet.reconciler.loop import reconcile
@@ -98,7 +99,7 @@ def started(group: RelayGroup, here: Server) -> Relay:
 
 
 def tells(relay: Relay) -> bool:
-    [reading] = rounds.ask([rounds.Question(relay, relay.generation, 0, "127.0.0.1", relay.port.number, None)])
+    [reading] = ask([Question(relay, relay.generation, 0, "127.0.0.1", relay.port.number, None)])
     return reading.counters is not None
 
 
