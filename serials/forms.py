@@ -82,6 +82,12 @@ class LeaseNameForm(forms.Form):
     )
 
 
+class NextTermForm(forms.Form):
+    """Which term the reader saw as the next one."""
+
+    term_id = forms.IntegerField(min_value=0, widget=forms.HiddenInput)
+
+
 class SerialFilter(django_filters.FilterSet):
     """By part of the code, plan or lease, and by status."""
 

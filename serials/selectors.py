@@ -213,6 +213,11 @@ class LeaseCard:
         waiting = [term for term in self.open_terms if term.state == LeaseTerm.State.QUEUED]
         return [term for term in waiting if term.plan_id != plan_id]
 
+    @property
+    def has_next_term(self) -> bool:
+        """Whether a term waits that could begin now."""
+        return self.lease.is_active and any(term.state == LeaseTerm.State.QUEUED for term in self.open_terms)
+
     @cached_property
     def left(self) -> timedelta:
         """What is left; it stands still during an outage."""

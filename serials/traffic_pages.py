@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from django.contrib.auth.decorators import login_required
+from django.db.models import Exists, OuterRef
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import render
 from django.utils.functional import Promise
@@ -19,7 +20,7 @@ from accounts.models import User
 from fleet.charts import traffic_chart
 from fleet.models import Traffic
 from fleet.traffic import daily_rows, groups_with_traffic, history, traffic_of_groups
-from serials.models import Lease
+from serials.models import Lease, LeaseTerm
 
 RANGES: dict[str, tuple[Traffic.Span, int, Promise]] = {
     "48h": (Traffic.Span.HOUR, 48, _("48 hours")),
@@ -31,7 +32,9 @@ DEFAULT_RANGE = "30d"
 
 def _figures(owner: User) -> dict[str, Any]:
     groups = groups_with_traffic(owner)
-    leases = {lease.relay_group_id: lease for lease in Lease.objects.filter(relay_group__in=groups)}
+    waiting = LeaseTerm.objects.filter(lease=OuterRef("pk"), state=LeaseTerm.State.QUEUED)
+    found_leases = Lease.objects.filter(relay_group__in=groups).annotate(has_next_term=Exists(waiting))
+    leases = {lease.relay_group_id: lease for lease in found_leases}
     found = traffic_of_groups(groups)
     return {"parts": [{"traffic": one, "lease": leases.get(one.group.pk)} for one in found]}
 

@@ -14,6 +14,7 @@ urlpatterns = [
     path("traffic/daily.csv", traffic_pages.traffic_csv, name="traffic_csv"),
     path("leases/<int:lease_id>/", views.lease, name="lease"),
     path("leases/<int:lease_id>/rename/", views.lease_rename, name="lease_rename"),
+    path("leases/<int:lease_id>/next-term/", views.lease_next_term, name="lease_next_term"),
     path("leases/<int:lease_id>/map-url/new/", views.map_url_rotate, name="map_url_rotate"),
     path("leases/<int:lease_id>/map-url/off/", views.map_url_revoke, name="map_url_revoke"),
     path("leases/<int:lease_id>/relays/<slug:code>/region-id/", views.region_id, name="region_id"),

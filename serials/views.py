@@ -17,6 +17,7 @@ from accounts.access import signed_in
 from accounts.ratelimit import RateLimited
 from accounts.request_ip import current as current_ip
 from accounts.tables import configured
+from derp_portal.lib.clock import now
 from derp_portal.lib.errors import PortalError
 from fleet.forms import EventFilter, RegionIdForm
 from fleet.selectors import moves_seen_by, relay_events, traffic_of
@@ -24,7 +25,7 @@ from fleet.services import choose_region_id, revoke_map_token, rotate_map_token
 from fleet.tables import EventTable, MoveTable
 from serials import selectors, services
 from serials.access import lease_for, relay_of_lease
-from serials.forms import ChoiceForm, CodeForm, LeaseNameForm, SerialFilter, TermFilter, readable_code
+from serials.forms import ChoiceForm, CodeForm, LeaseNameForm, NextTermForm, SerialFilter, TermFilter, readable_code
 from serials.services.numbers import SerialRefused
 from serials.tables import SerialTable, TermTable
 
@@ -220,6 +221,28 @@ def lease_rename(request: HttpRequest, lease_id: int) -> HttpResponse:
             messages.success(request, _("The lease has its new name."))
             return redirect("lease", found.pk)
     return render(request, "serials/lease_rename.html", {"lease": found, "form": form})
+
+
+@login_required
+def lease_next_term(request: HttpRequest, lease_id: int) -> HttpResponse:
+    """Give up what is left of the present term and begin the next one, after asking."""
+    found = lease_for(signed_in(request), lease_id)
+    present, following = services.present_and_next_term(found)
+    form = NextTermForm(request.POST or None, initial={"term_id": following.pk if following else None})
+    if request.method == "POST" and form.is_valid():
+        try:
+            services.start_next_term(lease_id=found.pk, term_id=form.cleaned_data["term_id"], actor=signed_in(request))
+        except PortalError as error:
+            messages.error(request, str(error))
+        else:
+            messages.success(request, _("The next term has begun, with a traffic quota of its own."))
+        return redirect("lease", found.pk)
+    if not present or not following:
+        messages.info(request, _("There is no term to come. Renew first; then the next term can begin early."))
+        return redirect("lease", found.pk)
+    context = {"lease": found, "form": form, "present": present, "following": following}
+    context["ends_at"] = found.ends_at - (present.ends_at - now())
+    return render(request, "serials/lease_next_term.html", context)
 
 
 @login_required

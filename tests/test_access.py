@@ -183,6 +183,7 @@ PAGES = {
     "device_remove": Rule(For.OWNER, post=302, args=lambda w: {"node_key_id": w.device.pk}),
     "lease": Rule(For.OWNER, args=of_lease),
     "lease_rename": Rule(For.OWNER, get=None, post=302, args=of_lease, data=lambda w: {"name": "Home"}),
+    "lease_next_term": Rule(For.OWNER, get=None, post=302, args=of_lease, data=lambda w: {"term_id": 0}),
     "map_url_rotate": Rule(For.OWNER, get=None, post=302, args=of_lease),
     "map_url_revoke": Rule(For.OWNER, get=None, post=302, args=of_lease),
     "region_id": Rule(

@@ -1,7 +1,16 @@
 """Everything that changes what was granted: serials, leases, terms."""
 
 from .activation import How, activate, preview
-from .leases import close_account, end_lease, release_relay, rename_lease, renew_lease, renew_user, start_next_term
+from .leases import (
+    close_account,
+    end_lease,
+    present_and_next_term,
+    release_relay,
+    rename_lease,
+    renew_lease,
+    renew_user,
+    start_next_term,
+)
 from .notices import send_notice
 from .numbers import generate, revoke_serials
 from .sweeps import (
@@ -24,6 +33,7 @@ __all__ = [
     "expire_leases",
     "expire_serials",
     "generate",
+    "present_and_next_term",
     "preview",
     "release_ended_leases",
     "release_relay",

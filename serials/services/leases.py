@@ -153,6 +153,12 @@ def tell_renewed(lease: Lease, term: LeaseTerm) -> None:
     mail_renewed(lease, dedup_key=f"lease-renewed:{term.pk}")
 
 
+def present_and_next_term(lease: Lease) -> tuple[LeaseTerm | None, LeaseTerm | None]:
+    """The term that runs and the one after it; None where there is none."""
+    terms = open_terms(lease) if lease.is_active else []
+    return (terms[0] if terms else None), (terms[1] if terms[1:] else None)
+
+
 def start_next_term(*, lease_id: int, term_id: int, actor: User) -> LeaseTerm:
     """End the current term now and begin the next one, `term_id`, with its own quota; later ones move up with it.
 
