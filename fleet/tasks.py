@@ -24,7 +24,7 @@ from fleet.services.enrolment import look_at_server
 from fleet.services.evacuations import carry_on, carry_on_all, leave_lost_servers, lose_server
 from fleet.services.groups import ensure_relays
 from fleet.services.phases import judge
-from fleet.services.providers import leave_servers_near_their_allowance, remind_of_renewals
+from fleet.services.providers import count_allowances, leave_servers_near_their_allowance, remind_of_renewals
 from fleet.services.quota_keeping import keep_quotas as judge_quotas
 from fleet.services.rescue import rescue_relays
 from fleet.services.rollouts import advance_rollout
@@ -146,6 +146,7 @@ def rescue() -> None:
 def care_for_servers() -> None:
     """Sweep: what providers want of us: renewals that come near, allowances that run out, keys that end."""
     remind_of_renewals()
+    count_allowances()
     leave_servers_near_their_allowance()
     renew_client_certificate()
 

@@ -15,7 +15,7 @@ from django.db.models import Count, DateTimeField, ExpressionWrapper, F, Max, Mi
 from django.db.models.functions import TruncDay, TruncHour
 
 from accounts.models import User
-from derp_portal.lib.clock import now
+from derp_portal.lib.clock import day_of, now
 from fleet.metering.counting import READ_EVERY
 from fleet.models import Meter, QuotaPeriod, Relay, RelayGroup, Server, Traffic, Wanted
 from fleet.services.groups import OVER_QUOTA
@@ -138,11 +138,6 @@ def tone_of(usage: Usage) -> str:
 def is_stopped_for_quota(group: RelayGroup) -> bool:
     """Whether the group stands for its quota alone."""
     return group.wanted == Wanted.STOPPED and group.wanted_reason == OVER_QUOTA
-
-
-def day_of(moment: datetime) -> datetime:
-    """The beginning of its day, UTC."""
-    return moment.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 def today_of(relay_ids: Collection[int]) -> dict[int, Amount]:

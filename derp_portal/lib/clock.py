@@ -24,3 +24,13 @@ def days(count: int) -> timedelta:
 def end_of_day(day: date, zone: ZoneInfo) -> datetime:
     """The last moment of `day` as people in `zone` see it: the next local midnight."""
     return datetime.combine(day + timedelta(days=1), time.min, tzinfo=zone)
+
+
+def hour_of(moment: datetime) -> datetime:
+    """The beginning of its hour, UTC."""
+    return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+
+
+def day_of(moment: datetime) -> datetime:
+    """The beginning of its day, UTC."""
+    return moment.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import structlog
 from django.db import transaction
 
+from derp_portal.lib.clock import day_of, hour_of
 from fleet.models import Meter, QuotaPeriod, Relay, RelayGroup, Traffic
 from fleet.services.quotas import Usage, usage_of
 
@@ -59,8 +60,9 @@ def _book_batch(readings: Sequence[Reading], is_last: bool) -> set[int]:
     with transaction.atomic():
         # Everything below belongs to one group each, and is written under its group's lock only.
         group_ids = {reading.question.relay.group_id for reading in readings}
-        groups = RelayGroup.objects.select_for_update(no_key=True).filter(pk__in=group_ids).order_by("pk")
-        usage = usage_of(groups.defer("map_token"))
+        locked = RelayGroup.objects.select_for_update(no_key=True).filter(pk__in=group_ids).order_by("pk")
+        groups = {group.pk: group for group in locked.defer("map_token")}
+        usage = usage_of(groups.values())
         relays = Relay.objects.only("id", "group_id", "upload_bytes", "download_bytes").in_bulk(relay_ids)
         # Locked as well, because a probe notes its own bytes here without the group.
         meters = Meter.objects.select_for_update().filter(relay__in=relay_ids).order_by("pk")
@@ -70,8 +72,8 @@ def _book_batch(readings: Sequence[Reading], is_last: bool) -> set[int]:
             reading = by_key.get((meter.relay_id, meter.generation))
             if reading is None or meter.read_at != reading.question.stood_at or reading.at == meter.read_at:
                 continue
-            group_id = relays[meter.relay_id].group_id
-            entry = _take(meter, reading, group_id, usage[group_id], is_last)
+            group = groups[relays[meter.relay_id].group_id]
+            entry = _take(meter, reading, group, usage[group.pk], is_last)
             touched.append(meter)
             if entry:
                 entries.append(entry)
@@ -94,7 +96,7 @@ METER_FIELDS = [
 ]
 
 
-def _take(meter: Meter, reading: Reading, group_id: int, usage: Usage, is_last: bool) -> Entry | None:
+def _take(meter: Meter, reading: Reading, group: RelayGroup, usage: Usage, is_last: bool) -> Entry | None:
     """Move the meter to the reading. Returns what that adds, or None when there was no answer."""
     question = reading.question
     if reading.counters is None:
@@ -106,7 +108,7 @@ def _take(meter: Meter, reading: Reading, group_id: int, usage: Usage, is_last: 
             return None
         # Its container goes unread: what it carried since the last reading is unknown.
         lost = Difference(0, 0, reading.at - meter.read_at)
-        return Entry(meter.relay_id, group_id, question.server_id, meter.read_at, lost)
+        return Entry(meter.relay_id, group.pk, question.server_id, meter.read_at, lost)
     before = Counters(meter.counts_since, meter.raw_received, meter.raw_sent) if meter.read_at else None
     counted, left = difference(
         before,
@@ -120,9 +122,12 @@ def _take(meter: Meter, reading: Reading, group_id: int, usage: Usage, is_last: 
     meter.raw_received, meter.raw_sent = reading.counters.received, reading.counters.sent
     meter.own_received, meter.own_sent = left
     meter.failures, meter.error, meter.read_at = 0, "", reading.at
-    entry = Entry(meter.relay_id, group_id, question.server_id, start, counted)
+    entry = Entry(meter.relay_id, group.pk, question.server_id, start, counted)
     wait = next_reading(
-        left=None if usage.left is None else usage.left - entry.total, passed=entry.total, took=reading.at - start
+        left=None if usage.left is None else usage.left - entry.total,
+        passed=entry.total,
+        took=reading.at - start,
+        speed=group.speed_bytes_per_second,
     )
     meter.next_read_at = None if is_last else reading.at + wait
     return entry
@@ -154,22 +159,23 @@ def _add_to_buckets(entries: Iterable[Entry]) -> None:
     wanted = {}
     for entry in entries:
         for span, starts_at in ((Traffic.Span.HOUR, hour_of(entry.start)), (Traffic.Span.DAY, day_of(entry.start))):
-            wanted[entry.relay_id, str(span), starts_at] = entry
+            wanted[entry.relay_id, entry.server_id, str(span), starts_at] = entry
     Traffic.objects.bulk_create(
-        [Traffic(span=span, starts_at=starts_at, **_of(entry)) for (_pk, span, starts_at), entry in wanted.items()],
+        [Traffic(span=span, starts_at=starts_at, **_of(entry)) for (*_where, span, starts_at), entry in wanted.items()],
         ignore_conflicts=True,
     )
     buckets = {
-        (bucket.relay_id, bucket.span, bucket.starts_at): bucket
+        (bucket.relay_id, bucket.server_id, bucket.span, bucket.starts_at): bucket
         for bucket in Traffic.objects.filter(
             relay__in={key[0] for key in wanted},
             span__in=(Traffic.Span.HOUR, Traffic.Span.DAY),
-            starts_at__in={key[2] for key in wanted},
+            starts_at__in={key[-1] for key in wanted},
         )
     }
     for entry in entries:
-        _filled(buckets[entry.relay_id, str(Traffic.Span.HOUR), hour_of(entry.start)], entry)
-        _filled(buckets[entry.relay_id, str(Traffic.Span.DAY), day_of(entry.start)], entry)
+        where = entry.relay_id, entry.server_id
+        _filled(buckets[*where, str(Traffic.Span.HOUR), hour_of(entry.start)], entry)
+        _filled(buckets[*where, str(Traffic.Span.DAY), day_of(entry.start)], entry)
     Traffic.objects.bulk_update(
         [buckets[key] for key in wanted], ["upload_bytes", "download_bytes", "unmeasured_seconds"]
     )
@@ -184,16 +190,6 @@ def _filled(bucket: Traffic, entry: Entry) -> Traffic:
     bucket.download_bytes += entry.counted.download
     bucket.unmeasured_seconds += int(entry.counted.unmeasured / timedelta(seconds=1))
     return bucket
-
-
-def hour_of(moment: datetime) -> datetime:
-    """The beginning of its hour, UTC."""
-    return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-
-
-def day_of(moment: datetime) -> datetime:
-    """The beginning of its day, UTC."""
-    return moment.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 def _add_to_periods(entries: Iterable[Entry], usage: dict[int, Usage]) -> set[int]:

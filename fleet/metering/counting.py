@@ -53,15 +53,16 @@ READ_EVERY = timedelta(seconds=60)
 READ_DENSELY_EVERY = timedelta(seconds=10)
 
 
-def next_reading(*, left: int | None, passed: int, took: timedelta) -> timedelta:
+def next_reading(*, left: int | None, passed: int, took: timedelta, speed: int = 0) -> timedelta:
     """After how long to read again, so that a group does not get far over its quota.
 
-    `left` are the bytes until the limit (None = no limit), `passed` those of this relay in the `took` before. The next
-    reading comes at the latest when a quarter of what is left could have passed at that rate.
+    `left` are the bytes until the limit (None = no limit), `passed` those of this relay in the `took` before, `speed`
+    its limit in bytes per second each way (0 = none). The next reading comes at the latest when a quarter of what is
+    left could have passed: at the rate of late, or at the limit, because an idle relay may be busy at any moment.
     """
     if left is None:
         return READ_EVERY
-    rate = passed / max(took.total_seconds(), 1.0)
+    rate = max(passed / max(took.total_seconds(), 1.0), 2.0 * speed)
     if rate <= 0:
         return READ_EVERY
     seconds = max(left, 0) / rate / 4

@@ -725,8 +725,8 @@ class Migration(migrations.Migration):
             model_name="traffic",
             constraint=models.UniqueConstraint(
                 condition=models.Q(("span", "reading"), _negated=True),
-                fields=("relay", "span", "starts_at"),
-                name="one_bucket_per_relay_and_span",
+                fields=("relay", "server", "span", "starts_at"),
+                name="one_bucket_per_place_and_span",
             ),
         ),
         migrations.AddConstraint(

@@ -53,7 +53,7 @@ class Meter(models.Model):
 
 
 class Traffic(models.Model):
-    """Payload bytes of one relay in one stretch of time. What has no row was measured and is nothing.
+    """Payload bytes of one relay on one server in one stretch of time. What has no row was measured and is nothing.
 
     Upload is from customers to the relay, download from the relay to customers; relayed bytes appear in both.
     """
@@ -82,9 +82,9 @@ class Traffic(models.Model):
         verbose_name_plural = _("traffic")
         constraints = [
             models.UniqueConstraint(
-                fields=["relay", "span", "starts_at"],
+                fields=["relay", "server", "span", "starts_at"],
                 condition=~Q(span="reading"),
-                name="one_bucket_per_relay_and_span",
+                name="one_bucket_per_place_and_span",
             ),
         ]
         indexes = [

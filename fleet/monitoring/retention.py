@@ -6,14 +6,14 @@ Readings are kept for 48 hours, hours for 90 days, days for ever.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
 from django.db import transaction
 from django.db.models import Avg, Max, QuerySet
 
-from derp_portal.lib.clock import now
+from derp_portal.lib.clock import day_of, hour_of, now
 from fleet.models import Measurement, Traffic
 
 log = structlog.get_logger(__name__)
@@ -59,16 +59,6 @@ def roll_up_hour(start: datetime) -> None:
 def roll_up_day(start: datetime) -> None:
     """The same of a day (UTC), from its hours: each counts alike, however many readings it had."""
     _roll_up(Measurement.Span.HOUR, Measurement.Span.DAY, start, DAY)
-
-
-def hour_of(moment: datetime) -> datetime:
-    """When the hour began."""
-    return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-
-
-def day_of(moment: datetime) -> datetime:
-    """When the day (UTC) began."""
-    return hour_of(moment).replace(hour=0)
 
 
 def delete_in_batches(rows: QuerySet[Any], *, batch: int = BATCH, most_batches: int = MOST_BATCHES) -> int:

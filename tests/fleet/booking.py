@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from derp_portal.lib.clock import day_of
 from fleet.models import Relay, Traffic
-from fleet.traffic import day_of
 
 GB = 1000**3
 

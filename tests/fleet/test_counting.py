@@ -108,3 +108,10 @@ def test_a_container_whose_last_reading_was_taken_has_nothing_unknown() -> None:
 )
 def test_readings_get_denser_near_the_limit(left: int | None, passed: int, expected: timedelta) -> None:
     assert next_reading(left=left, passed=passed, took=timedelta(seconds=60)) == expected
+
+
+def test_near_the_limit_an_idle_relay_is_read_as_if_it_were_busy() -> None:
+    idle: dict[str, Any] = {"passed": 0, "took": timedelta(minutes=1)}
+    assert next_reading(left=10**9, speed=10**6, **idle) == READ_EVERY
+    assert next_reading(left=10**8, speed=10**6, **idle) == timedelta(seconds=12.5)
+    assert next_reading(left=10**8, **idle) == READ_EVERY, "without a limit nothing is known of what could pass"

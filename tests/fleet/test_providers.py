@@ -10,10 +10,15 @@ import time_machine
 from time_machine import Traveller
 
 from accounts.models import Notification, User
-from fleet.models import Alert, Evacuation, Server
+from fleet.models import Alert, Evacuation, Server, Traffic
 from fleet.services.alerts import resolve_by_hand
 from fleet.services.evacuations import set_quarantine
-from fleet.services.providers import leave_servers_near_their_allowance, remind_of_renewals
+from fleet.services.providers import (
+    count_allowances,
+    last_reset,
+    leave_servers_near_their_allowance,
+    remind_of_renewals,
+)
 from tests.fleet.fleet_parts import Fleet, group, only_relay, server, stop
 
 NOON = datetime(2031, 3, 1, 12, tzinfo=UTC)
@@ -98,3 +103,60 @@ def test_relays_that_use_nothing_or_must_stay_begin_no_move_sweep_after_sweep(wh
         leave_servers_near_their_allowance()
     assert not Evacuation.objects.exists()
     assert only_relay(bought).server == here
+
+
+def carried(where: Server, owner: User, at: datetime, *, upload: int, download: int) -> None:
+    """A day in the books of a relay of `owner` that ran on `where`."""
+    Traffic.objects.create(
+        relay=group(owner).relays.get(),
+        server=where,
+        span=Traffic.Span.DAY,
+        starts_at=at.replace(hour=0, minute=0, second=0, microsecond=0),
+        upload_bytes=upload,
+        download_bytes=download,
+    )
+
+
+@pytest.mark.parametrize(
+    ("direction", "used"),
+    [
+        (Server.BilledDirection.SUM, 70),
+        (Server.BilledDirection.IN, 30),
+        (Server.BilledDirection.OUT, 40),
+        (Server.BilledDirection.LARGER, 40),
+    ],
+)
+def test_what_a_server_carried_counts_against_its_allowance_as_its_provider_counts(
+    direction: str, used: int, alice: User, clock: Traveller
+) -> None:
+    here, other = server(1, billed_direction=direction, allowance_reset_day=10), server(2)
+    moment = datetime(2026, 5, 12, 8, tzinfo=UTC)
+    clock.move_to(moment)
+    carried(here, alice, moment, upload=20, download=30)
+    carried(here, alice, moment - timedelta(days=2), upload=10, download=10)
+    carried(here, alice, moment - timedelta(days=3), upload=1000, download=1000)
+    count_allowances()
+    here.refresh_from_db()
+    other.refresh_from_db()
+    assert (here.allowance_used_bytes, other.allowance_used_bytes) == (used, 0)
+    clock.move_to(datetime(2026, 6, 10, 0, 1, tzinfo=UTC))
+    count_allowances()
+    here.refresh_from_db()
+    assert here.allowance_used_bytes == 0, "it started anew"
+
+
+@pytest.mark.parametrize(
+    ("today", "day", "since"),
+    [
+        ((2026, 5, 12), 12, (2026, 5, 12)),
+        ((2026, 5, 12), 13, (2026, 4, 13)),
+        ((2026, 1, 5), 31, (2025, 12, 31)),
+        ((2026, 3, 1), 31, (2026, 2, 28)),
+        ((2028, 2, 29), 30, (2028, 2, 29)),
+        ((2026, 4, 29), 30, (2026, 3, 30)),
+    ],
+)
+def test_an_allowance_starts_anew_on_its_day_or_the_last_of_a_shorter_month(
+    today: tuple[int, int, int], day: int, since: tuple[int, int, int]
+) -> None:
+    assert last_reset(datetime(*today, tzinfo=UTC), day) == datetime(*since, tzinfo=UTC)

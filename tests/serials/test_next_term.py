@@ -44,7 +44,7 @@ def test_the_lease_offers_it_and_the_page_says_what_is_given_up(browser: Client,
     page = browser.get(address).text
     assert "4\xa0weeks" in page
     assert "100 GB" in page
-    assert waiting(lease), "looking changes nothing"
+    assert waiting(lease).pk, "looking changes nothing"
 
 
 def test_it_begins_once_however_often_the_button_is_pressed(browser: Client, lease: Lease) -> None:
