@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 import structlog
-from django.db.models import OuterRef, Q, QuerySet, Subquery
+from django.db.models import F, OuterRef, Q, QuerySet, Subquery
 from django.db.utils import DatabaseError
 
 from derp_portal.lib.clock import now
@@ -22,6 +22,9 @@ log = structlog.get_logger(__name__)
 
 ROUND_LIMIT = 2000
 LAST_READING_SECONDS = 2.0
+
+ASKED_WITH = (*("code", "group_id", "server_id", "generation", "observed_generation", "host_name", "pin", "debug_key"),)
+"""Of a relay's row: its other secrets would take longer to decrypt than the relay to answer."""
 
 
 def meter_due() -> int:
@@ -40,12 +43,14 @@ def _due(limit: int) -> list[Question]:
     running = Relay.objects.filter(
         released_at=None, wanted=Wanted.RUNNING, observed_state=Relay.Observed.RUNNING, port__isnull=False
     ).annotate(due_at=Subquery(meter.values("next_read_at")), stood_at=Subquery(meter.values("read_at")))
-    due = running.filter(Q(due_at=None) | Q(due_at__lte=now())).select_related("server", "port")
-    rows: list[Any] = _readable(due.order_by("due_at", "pk")[:limit])
+    due = running.filter(Q(due_at=None) | Q(due_at__lte=now())).annotate(
+        ip=F("server__ip"), port_number=F("port__number")
+    )
+    rows: list[Any] = _readable(due.only(*ASKED_WITH).order_by("due_at", "pk")[:limit])
     return [
-        Question(relay, relay.generation, relay.server.pk, relay.server.ip, relay.port.number, relay.stood_at)
+        Question(relay, relay.generation, relay.server_id, relay.ip, relay.port_number, relay.stood_at)
         for relay in rows
-        if relay.server is not None and relay.observed_generation == relay.generation
+        if relay.server_id is not None and relay.observed_generation == relay.generation
     ]
 
 
@@ -74,7 +79,7 @@ def read_before_stop(server: Server, containers: Collection[Observed]) -> None:
     if not listed:
         return
     try:
-        relays = {relay.pk: relay for relay in _readable(Relay.objects.filter(pk__in=listed))}
+        relays = {relay.pk: relay for relay in _readable(Relay.objects.filter(pk__in=listed).only(*ASKED_WITH))}
         meters = Meter.objects.filter(relay__in=relays)
         stood = {(meter.relay_id, meter.generation): meter.read_at for meter in meters}
         questions = [

@@ -255,6 +255,9 @@ def test_a_container_that_starts_anew_is_not_counted_twice(
     relay = served(world, alice)
     devices.exchange(relay)
     read_all()
+    # A process is told from the one before it by the second in which it started.
+    started = Meter.objects.get(relay=relay).counts_since
+    wait_until(lambda: time.time() >= started + 2, what="another second")
     with_api: Callable[..., Any] = world.host_of(relay).api
     api = with_api()
     try:
