@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,8 @@ import pytest
 from tests import parts, servers
 
 if TYPE_CHECKING:
+    from pytest_django.plugin import DjangoDbBlocker
+
     from accounts.models import User
 
 pytest_plugins = ["tests.fleet.engines", "tests.fleet.hosts"]
@@ -31,6 +33,7 @@ STATIC_FROM_SOURCE TIME_ZONE TRUSTED_PROXIES
 _CLUSTER = "SUITE_CLUSTER_URL"
 _servers = pytest.StashKey[ExitStack]()
 _database = pytest.StashKey[str]()
+_shipped = pytest.StashKey[str]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -100,6 +103,43 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             pytest.exit("needs postgresql: initdb and postgres are not there (apt install postgresql)", returncode=1)
         for item in items:
             item.add_marker(pytest.mark.skip(reason="needs postgresql: apt install postgresql"))
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(
+    django_db_setup: None, django_db_blocker: DjangoDbBlocker, pytestconfig: pytest.Config
+) -> Iterator[None]:
+    """Remember what the migrations put into the tables: example plans, the beat's schedule, the shipped alert rules."""
+    from django.apps import apps
+    from django.core import serializers
+
+    models = [
+        model for app in ("serials", "fleet", "django_celery_beat") for model in apps.get_app_config(app).get_models()
+    ]
+    with django_db_blocker.unblock():
+        rows = [row for model in models for row in model._default_manager.all()]
+        pytestconfig.stash[_shipped] = serializers.serialize("json", rows)
+    yield
+    del pytestconfig.stash[_shipped]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
+    """Put the migrations' rows back after a test that emptied every table: the next one may count on them.
+
+    pytest-django runs such tests last, but a worker that takes a whole group of tests may get them first.
+    """
+    yield
+    marker = item.get_closest_marker("django_db")
+    empties = (marker and marker.kwargs.get("transaction")) or "transactional_db" in getattr(item, "fixturenames", ())
+    if not empties or _shipped not in item.config.stash:
+        return
+    from django.core import serializers
+    from pytest_django.plugin import blocking_manager_key
+
+    with item.config.stash[blocking_manager_key].unblock():
+        for row in serializers.deserialize("json", item.config.stash[_shipped]):
+            row.save()
 
 
 @pytest.fixture(autouse=True)
