@@ -1,4 +1,4 @@
-"""How hosts are doing and how they did. The history is long: its list counts no further than people page."""
+"""How hosts are doing and how they did."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import Any
 
 from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
-from django.core.paginator import Paginator
 from django.db.models import QuerySet
-from django.http import HttpRequest
-from django.utils.functional import cached_property
+from django.http import HttpRequest, HttpResponseBase
+from django.urls import URLPattern, path
 from django.utils.translation import gettext_lazy as _
 from unfold.contrib.filters.admin import RelatedDropdownFilter
 from unfold.decorators import display
@@ -21,13 +20,12 @@ from fleet.monitoring.measuring import is_fresh
 from fleet.words import trouble
 
 from .base import HistoryAdmin, badge
-
-MOST_ROWS = 10_000
+from .graphs import graphs_page
 
 
 @admin.register(ServerLoad)
 class ServerLoadAdmin(HistoryAdmin):
-    """The latest figures of each server."""
+    """The latest figures of each server, and the way to their graphs."""
 
     list_display = (
         "server",
@@ -46,6 +44,14 @@ class ServerLoadAdmin(HistoryAdmin):
     search_fields = ("server__name", "server__ip")
     ordering = ("server__name", "id")
     exclude = ("counters",)
+
+    def get_urls(self) -> list[URLPattern]:
+        """With the graphs of all servers."""
+        return [path("graphs/", self.admin_site.admin_view(self.graphs), name="fleet_graphs"), *super().get_urls()]
+
+    def graphs(self, request: HttpRequest) -> HttpResponseBase:
+        """Every server's past at a glance."""
+        return graphs_page(self, request)
 
     @display(description=_("state"))
     def show_state(self, load: ServerLoad) -> str:
@@ -80,16 +86,6 @@ class ServerLoadAdmin(HistoryAdmin):
         return _speed(load.network_out)
 
 
-class ShortPaginator(Paginator[Any]):
-    """Counts and pages through the first rows only: counting millions would take longer than showing them."""
-
-    @cached_property
-    def count(self) -> int:
-        """How many there are, `MOST_ROWS` at most."""
-        assert isinstance(self.object_list, QuerySet)
-        return self.object_list[:MOST_ROWS].count()
-
-
 class SpanFilter(admin.SimpleListFilter):
     """Readings unless hours or days are asked for: without a span no index gives the newest rows."""
 
@@ -119,8 +115,6 @@ class MeasurementAdmin(HistoryAdmin):
     list_filter = (SpanFilter, "metric", ("server", RelatedDropdownFilter), "timestamp")
     list_select_related = ("server",)
     sortable_by = ()
-    paginator = ShortPaginator
-    show_full_result_count = False
 
 
 def _percent(value: float | None) -> str:

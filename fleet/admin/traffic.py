@@ -5,33 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
-from django.core.paginator import Paginator
 from django.db.models import Model, QuerySet
 from django.forms import ModelForm
 from django.http import HttpRequest
-from django.utils.functional import cached_property
 from django.utils.translation import gettext_lazy
 from unfold.contrib.filters.admin import RelatedDropdownFilter
 from unfold.decorators import display
 
-from derp_portal.lib.units import gigabytes
-from fleet.models import Meter, QuotaPeriod, Traffic, TrafficPack, UserLimit
+from derp_portal.lib.units import data_amount
+from fleet.models import Meter, QuotaPeriod, Relay, Traffic, TrafficPack, UserLimit
 from fleet.services.quota_keeping import limit_user, unlimit_user
 from fleet.services.quotas import NOTICES
 
 from .base import HistoryAdmin, OperatorAdmin, actor, change_url, link, size
-
-COUNTED_AT_MOST = 10_000
-
-
-class BoundedPaginator(Paginator):  # type: ignore[type-arg]
-    """Counts rows up to a bound: nobody turns further, and counting a million would take longer than the page."""
-
-    @cached_property
-    def count(self) -> int:
-        """The number of rows, `COUNTED_AT_MOST` at most."""
-        rows: Any = self.object_list
-        return rows.order_by()[:COUNTED_AT_MOST].count() if isinstance(rows, QuerySet) else len(rows)
 
 
 class Failing(admin.SimpleListFilter):
@@ -66,23 +52,30 @@ class UsedUp(admin.SimpleListFilter):
         return queryset.filter(noticed_percent=int(chosen)) if chosen in map(str, NOTICES) else queryset
 
 
-class BookAdmin(HistoryAdmin):
-    """Tables that grow with time: never counted whole."""
-
-    paginator = BoundedPaginator
-    show_full_result_count = False
-
-
 @admin.register(Traffic)
-class TrafficAdmin(BookAdmin):
+class TrafficAdmin(HistoryAdmin):
     """Every stretch of every relay: single readings for two days, hours for 90 days, days for ever."""
 
     list_display = ("starts_at", "span", "show_relay", "server", "show_upload", "show_download", "unmeasured_seconds")
     list_filter = ("span", ("server", RelatedDropdownFilter), "starts_at")
     list_select_related = ("relay", "server")
     search_fields = ("=relay__code",)
-    # By what the primary key gives for nothing; the newest bucket is the one that was begun last.
+    # What the primary key gives for nothing; the newest bucket is the one that was begun last.
     ordering = ("-id",)
+    sortable_by = ()
+
+    def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
+        """Of one span, the order of its index: without it every row of the span would be sorted."""
+        return ("-starts_at", "-id") if "span__exact" in request.GET else self.ordering
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Traffic], search_term: str
+    ) -> tuple[QuerySet[Traffic], bool]:
+        """By the code of a relay, which is looked up first: joined, the rows of all relays would be gone through."""
+        if not search_term:
+            return queryset, False
+        relays = list(Relay.objects.filter(code=search_term.strip()).values_list("pk", flat=True))
+        return queryset.filter(relay__in=relays), False
 
     @display(description=gettext_lazy("relay"))
     def show_relay(self, row: Traffic) -> str:
@@ -101,7 +94,7 @@ class TrafficAdmin(BookAdmin):
 
 
 @admin.register(Meter)
-class MeterAdmin(BookAdmin):
+class MeterAdmin(HistoryAdmin):
     """The last reading of every container, and whether reading it fails."""
 
     list_display = ("__str__", "show_relay", "read_at", "next_read_at", "failures", "error")
@@ -116,7 +109,7 @@ class MeterAdmin(BookAdmin):
 
 
 @admin.register(QuotaPeriod)
-class QuotaPeriodAdmin(BookAdmin):
+class QuotaPeriodAdmin(HistoryAdmin):
     """What each group used, period by period."""
 
     list_display = ("starts_at", "ends_at", "show_group", "show_owner", "show_used", "noticed_percent")
@@ -142,7 +135,7 @@ class QuotaPeriodAdmin(BookAdmin):
 
 
 @admin.register(TrafficPack)
-class TrafficPackAdmin(BookAdmin):
+class TrafficPackAdmin(HistoryAdmin):
     """Every pack there ever was. They are added on the page of a group, or by the API."""
 
     list_display = ("created_at", "show_group", "show_owner", "show_bytes", "key", "note", "actor")
@@ -186,7 +179,7 @@ class UserLimitAdmin(OperatorAdmin):
     @display(description=gettext_lazy("quota"), ordering="quota_bytes")
     def show_quota(self, limit: UserLimit) -> Any:
         """For each group and period."""
-        return gettext_lazy("no limit") if limit.quota_bytes is None else gigabytes(limit.quota_bytes)
+        return gettext_lazy("no limit") if limit.quota_bytes is None else data_amount(limit.quota_bytes)
 
     def save_model(self, request: HttpRequest, obj: UserLimit, form: ModelForm[Any], change: bool) -> None:
         """By the service, which judges the user's groups at once."""

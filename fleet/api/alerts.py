@@ -14,7 +14,7 @@ from fleet.models import Alert, Server, Silence
 from fleet.services import alerts as services
 from fleet.services.alert_words import wording
 
-from .common import READ_REFUSALS, REFUSALS
+from .common import MOST_ROWS, READ_REFUSALS, REFUSALS
 
 A_YEAR = 365 * 24 * 60
 
@@ -58,7 +58,7 @@ class AlertOut(Schema):
 
 
 class AlertPage(PageOut):
-    """A part of the list, newest first."""
+    """A part of the list, newest first; 10,000 at most, so use the filters to see what lies before."""
 
     items: list[AlertOut]
 
@@ -116,7 +116,7 @@ def list_alerts(request: HttpRequest, query: Query[AlertQuery]) -> dict[str, Any
     said = query.dict(exclude_none=True, exclude={"page", "per_page", "acknowledged"})
     if query.acknowledged is not None:
         said["acknowledged_at__isnull"] = not query.acknowledged
-    return page(Alert.objects.filter(**said), query.page, query.per_page, _show_alert)
+    return page(Alert.objects.filter(**said)[:MOST_ROWS], query.page, query.per_page, _show_alert)
 
 
 @alerts.post(

@@ -18,6 +18,9 @@ READ_REFUSALS = frozenset({401, 403, 404, 422})
 HOST_REFUSALS = REFUSALS | {502}
 """Of operations that ask a host and wait for its answer."""
 
+MOST_ROWS = 10_000
+"""So far long lists are counted and paged; their filters reach the rest."""
+
 PortNumber = Annotated[int, Field(ge=1024, le=65535)]
 
 

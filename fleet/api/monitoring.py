@@ -17,12 +17,9 @@ from fleet.models import Measurement, Metric, RelayHealth, Server, ServerLoad, T
 from fleet.monitoring.measuring import is_fresh
 from fleet.words import trouble
 
-from .common import READ_REFUSALS
+from .common import MOST_ROWS, READ_REFUSALS
 
 monitoring = Router(tags=["monitoring"])
-
-MOST_LOGS = 10_000
-"""So far the log is counted and paged; a filter on the time reaches the rest."""
 
 MOST_IN_TROUBLE = 200
 
@@ -230,7 +227,7 @@ def list_logs(request: HttpRequest, query: Query[LogQuery]) -> dict[str, Any]:
         found = found.filter(timestamp__gte=query.since)
     if query.until:
         found = found.filter(timestamp__lte=query.until)
-    return page(found[:MOST_LOGS], query.page, query.per_page)
+    return page(found[:MOST_ROWS], query.page, query.per_page)
 
 
 @monitoring.get(

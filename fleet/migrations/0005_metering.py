@@ -198,6 +198,18 @@ class Migration(migrations.Migration):
                     "own_sent",
                     models.PositiveBigIntegerField(default=0, verbose_name="own bytes received, not yet taken off"),
                 ),
+                (
+                    "booked_bytes",
+                    models.PositiveBigIntegerField(
+                        default=0, help_text="All that this meter has added to the books.", verbose_name="booked"
+                    ),
+                ),
+                (
+                    "engine_bytes",
+                    models.PositiveBigIntegerField(blank=True, null=True, verbose_name="engine's counter"),
+                ),
+                ("engine_since", models.FloatField(default=0, editable=False)),
+                ("engine_booked", models.PositiveBigIntegerField(default=0, editable=False)),
                 ("failures", models.PositiveIntegerField(default=0, verbose_name="failures in a row")),
                 ("error", models.CharField(blank=True, max_length=40, verbose_name="error")),
             ],
@@ -284,6 +296,7 @@ class Migration(migrations.Migration):
                             ("allowance", "A server nears its traffic allowance"),
                             ("foreign_host", "A server is not ours to use"),
                             ("certificate_ends", "A certificate ends soon"),
+                            ("counters_differ", "Traffic books and an engine's counters differ"),
                             ("metric", "A figure is over its threshold"),
                             ("manual", "Sent by hand"),
                         ],
@@ -425,6 +438,7 @@ class Migration(migrations.Migration):
                     ("allowance", "A server nears its traffic allowance"),
                     ("foreign_host", "A server is not ours to use"),
                     ("certificate_ends", "A certificate ends soon"),
+                    ("counters_differ", "Traffic books and an engine's counters differ"),
                     ("metric", "A figure is over its threshold"),
                     ("manual", "Sent by hand"),
                 ],
@@ -707,6 +721,20 @@ class Migration(migrations.Migration):
             model_name="silence",
             constraint=models.CheckConstraint(
                 condition=models.Q(("ends_at__gt", models.F("starts_at"))), name="silence_has_length"
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="alert",
+            index=models.Index(fields=["severity", "-id"], name="alerts_by_severity"),
+        ),
+        migrations.AddIndex(
+            model_name="alert",
+            index=models.Index(fields=["alert_type", "subject"], name="alerts_of_a_subject"),
+        ),
+        migrations.AddIndex(
+            model_name="alert",
+            index=models.Index(
+                condition=models.Q(("resolved", True)), fields=["resolved_at"], name="alerts_lately_resolved"
             ),
         ),
         migrations.AddIndex(

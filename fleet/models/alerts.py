@@ -30,6 +30,7 @@ class Alert(models.Model):
         ALLOWANCE = "allowance", _("A server nears its traffic allowance")
         FOREIGN_HOST = "foreign_host", _("A server is not ours to use")
         CERTIFICATE_ENDS = "certificate_ends", _("A certificate ends soon")
+        COUNTERS_DIFFER = "counters_differ", _("Traffic books and an engine's counters differ")
         METRIC = "metric", _("A figure is over its threshold")
         MANUAL = "manual", _("Sent by hand")
 
@@ -76,7 +77,12 @@ class Alert(models.Model):
                 fields=["alert_type", "subject"], condition=Q(resolved=False), name="one_open_alert_per_subject"
             ),
         ]
-        indexes = [models.Index(fields=["resolved", "-id"], name="open_alerts_first")]
+        indexes = [
+            models.Index(fields=["resolved", "-id"], name="open_alerts_first"),
+            models.Index(fields=["severity", "-id"], name="alerts_by_severity"),
+            models.Index(fields=["alert_type", "subject"], name="alerts_of_a_subject"),
+            models.Index(fields=["resolved_at"], condition=Q(resolved=True), name="alerts_lately_resolved"),
+        ]
 
     def __str__(self) -> str:
         return self.message
