@@ -1,17 +1,22 @@
-"""`python -m bench`: every measurement, one line each, as a ratio against bare work done in the same run."""
+"""`python -m bench [name …]`: measurements, one line each, as ratios against bare work done in the same run.
+
+Names are those of the modules here (`metering`, `large_fleet`, …); without one, everything is measured.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
 import tempfile
+from collections.abc import Collection
 from contextlib import ExitStack
 from pathlib import Path
+from types import ModuleType
 
 from tests import parts, servers
 
 
-def main() -> int:
+def main(names: Collection[str]) -> int:
     """Lay out a portal of its own in a temporary folder, measure, take everything down again."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
@@ -32,17 +37,25 @@ def main() -> int:
 
         call_command("migrate", verbosity=0)
 
-        from bench import activation, failover, generation, idle_pass, large_fleet
+        from bench import activation, failover, generation, idle_pass, large_fleet, metering
         from tests.fleet.engines import DockerEngine, Relayd
 
-        generation.measure()
+        def is_wanted(*modules: ModuleType) -> bool:
+            return not names or any(module.__name__.removeprefix("bench.") in names for module in modules)
+
+        for module in (generation, metering):
+            if is_wanted(module):
+                module.measure()
         for name in ("relayd", "docker"):
             (folder / name).mkdir()
-        relayd = Relayd(folder / "relayd")
-        relayd.start()
-        stack.callback(relayd.stop)
-        activation.measure("process", relayd)
-        if parts.has("docker"):
+        if is_wanted(activation):
+            relayd = Relayd(folder / "relayd")
+            relayd.start()
+            stack.callback(relayd.stop)
+            activation.measure("process", relayd)
+        if not parts.has("docker"):
+            print("docker: not measured, the engine is not here")
+        elif is_wanted(activation, idle_pass, failover):
             from fleet.runtimes.image import DERPER_VERSION, relay_image
 
             binary = os.environ.get("DERPER_BIN")
@@ -51,14 +64,16 @@ def main() -> int:
             engine = DockerEngine(folder / "docker", images)
             stack.callback(engine.destroy)
             engine.start()
-            activation.measure("docker", engine)
-            idle_pass.measure(engine)
-            failover.measure(images)
-        else:
-            print("docker: not measured, the engine is not here")
-        large_fleet.measure()
+            if is_wanted(activation):
+                activation.measure("docker", engine)
+            if is_wanted(idle_pass):
+                idle_pass.measure(engine)
+            if is_wanted(failover):
+                failover.measure(images)
+        if is_wanted(large_fleet):
+            large_fleet.measure()
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -7,13 +7,13 @@ takes a deadline on the monotonic clock, and nothing outlasts it.
 from __future__ import annotations
 
 import errno
-import selectors
+import select
 import socket
 import ssl
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, lru_cache, partial
 from ipaddress import ip_address
 from typing import Self, TypeVar
 
@@ -23,6 +23,9 @@ from fleet.derp.errors import NetworkFailure, NotOurRelay
 from fleet.derp.identity import covers, is_ip, pin_of
 
 _CHUNK = 64 * 1024
+CERTIFICATES = 4096
+"""Read ones that are remembered: the same relays are asked again and again."""
+
 _T = TypeVar("_T")
 
 
@@ -78,9 +81,9 @@ class PinnedConnection:
             try:
                 return step()
             except ssl.SSLWantReadError:
-                _wait(self._tls, selectors.EVENT_READ, deadline)
+                _wait(self._tls, select.POLLIN, deadline)
             except ssl.SSLWantWriteError:
-                _wait(self._tls, selectors.EVENT_WRITE, deadline)
+                _wait(self._tls, select.POLLOUT, deadline)
             except OSError as error:
                 raise _translated(error) from error
 
@@ -94,7 +97,7 @@ def _dial(ip: str, port: int, deadline: float) -> socket.socket:
         started = plain.connect_ex((ip, port))
         if started not in (0, errno.EINPROGRESS):
             raise OSError(started, "connect")
-        _wait(plain, selectors.EVENT_WRITE, deadline)
+        _wait(plain, select.POLLOUT, deadline)
         failed = plain.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if failed:
             raise OSError(failed, "connect")
@@ -107,7 +110,9 @@ def _dial(ip: str, port: int, deadline: float) -> socket.socket:
     return plain
 
 
+@cache
 def _context() -> ssl.SSLContext:
+    """One for all connections: it is never changed, and takes longer to make than a relay to answer."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     # The pin replaces the authorities; `_check` does what is switched off here.
@@ -119,24 +124,35 @@ def _context() -> ssl.SSLContext:
 def _check(der: bytes, *, host_name: str, pin: str) -> None:
     if pin_of(der) != pin:
         raise NotOurRelay("pin_mismatch")
-    certificate = x509.load_der_x509_certificate(der)
+    certificate = _certificate(der)
     now = datetime.now(UTC)
     if now > certificate.not_valid_after_utc:
         raise NotOurRelay("cert_expired")
     if now < certificate.not_valid_before_utc:
         raise NotOurRelay("cert_not_yet_valid")
-    if not covers(certificate, host_name):
+    if not _covers(der, host_name):
         raise NotOurRelay("name_mismatch")
+
+
+@lru_cache(CERTIFICATES)
+def _certificate(der: bytes) -> x509.Certificate:
+    return x509.load_der_x509_certificate(der)
+
+
+@lru_cache(CERTIFICATES)
+def _covers(der: bytes, host_name: str) -> bool:
+    return covers(_certificate(der), host_name)
 
 
 def _wait(sock: socket.socket, event: int, deadline: float) -> None:
     remaining = deadline - time.monotonic()
     if remaining <= 0:
         raise NetworkFailure("timeout")
-    with selectors.DefaultSelector() as selector:
-        selector.register(sock, event)
-        if not selector.select(remaining):
-            raise NetworkFailure("timeout")
+    # For one socket and one wait; `selectors` would take as long as the rest of a reading.
+    waiting = select.poll()
+    waiting.register(sock, event)
+    if not waiting.poll(remaining * 1000):
+        raise NetworkFailure("timeout")
 
 
 def _translated(error: OSError) -> NetworkFailure | NotOurRelay:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import Any
 
 import structlog
@@ -20,10 +21,7 @@ from .reading import Reading
 
 log = structlog.get_logger(__name__)
 
-BATCH = 250
-
-Place = tuple[int, int | None, str, datetime]
-"""Relay, server, span and beginning of an hour or a day: of each there is one bucket."""
+BATCH = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +99,7 @@ METER_FIELDS = [
     "next_read_at",
     "own_received",
     "own_sent",
+    "booked_bytes",
     "failures",
     "error",
 ]
@@ -133,6 +132,7 @@ def _take(meter: Meter, reading: Reading, group: RelayGroup, usage: Usage, is_la
     meter.own_received, meter.own_sent = left
     meter.failures, meter.error, meter.read_at = 0, "", reading.at
     entry = Entry(meter.relay_id, group.pk, question.server_id, start, counted)
+    meter.booked_bytes += entry.total
     wait = next_reading(
         left=None if usage.left is None else usage.left - entry.total,
         passed=entry.total,
@@ -152,65 +152,40 @@ def _add_to_relays(entries: Iterable[Entry]) -> None:
 
 
 def _add_to_buckets(entries: Iterable[Entry]) -> None:
-    """Hours and days are added to together with the readings, so that no roll-up can count anything twice.
-
-    Safe because whoever writes a relay's buckets holds its group's lock.
-    """
-    entries = [entry for entry in entries if entry.total or entry.counted.unmeasured]
-    if not entries:
-        return
-    Traffic.objects.bulk_create(
-        Traffic(
-            span=Traffic.Span.READING,
-            starts_at=entry.start,
-            upload_bytes=entry.counted.upload,
-            download_bytes=entry.counted.download,
-            unmeasured_seconds=entry.unmeasured_seconds,
-            **_of(entry),
-        )
+    """Hours and days are added to together with the readings, so that no roll-up can count anything twice."""
+    values = [
+        (entry.relay_id, entry.server_id, span.value, _stored(start), *_amounts(entry))
         for entry in entries
-    )
-    places = [(place, entry) for entry in entries for place in _places(entry)]
-    wanted = dict(places)
-    buckets = _find_buckets(wanted)
-    if missing := [place for place in wanted if place not in buckets]:
-        Traffic.objects.bulk_create(
-            [Traffic(span=place[2], starts_at=place[3], **_of(wanted[place])) for place in missing],
-            ignore_conflicts=True,
+        if entry.total or entry.counted.unmeasured
+        for span, start in (
+            (Traffic.Span.READING, entry.start),
+            (Traffic.Span.HOUR, hour_of(entry.start)),
+            (Traffic.Span.DAY, day_of(entry.start)),
         )
-        buckets = _find_buckets(wanted)
-    _add(
-        Traffic,
-        ["upload_bytes", "download_bytes", "unmeasured_seconds"],
-        [
-            (entry.counted.upload, entry.counted.download, entry.unmeasured_seconds, buckets[place])
-            for place, entry in places
-        ],
-    )
-
-
-def _places(entry: Entry) -> tuple[Place, Place]:
-    where = entry.relay_id, entry.server_id
-    return (*where, str(Traffic.Span.HOUR), hour_of(entry.start)), (*where, str(Traffic.Span.DAY), day_of(entry.start))
-
-
-def _find_buckets(places: Collection[Place]) -> dict[Place, int]:
-    """The ids of those that are there."""
-    found = Traffic.objects.filter(
-        relay__in={place[0] for place in places},
-        span__in=(Traffic.Span.HOUR, Traffic.Span.DAY),
-        starts_at__in={place[3] for place in places},
-    ).order_by()
-    return {
-        (relay_id, server_id, span, starts_at): pk
-        for pk, relay_id, server_id, span, starts_at in found.values_list(
-            "pk", "relay_id", "server_id", "span", "starts_at"
+    ]
+    if not values:
+        return
+    place = [_field(Traffic, name) for name in ("relay", "server", "span", "starts_at")]
+    amounts = [_field(Traffic, name) for name in ("upload_bytes", "download_bytes", "unmeasured_seconds")]
+    quoted = connection.ops.quote_name
+    table = quoted(Traffic._meta.db_table)
+    sums = ", ".join("{0} = {1}.{0} + excluded.{0}".format(quoted(str(field.column)), table) for field in amounts)
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            # Names of our own table and columns; every value is a parameter. Readings are in no unique index, so each
+            # of them is a row of its own.
+            f"INSERT INTO {table} ({_columns([*place, *amounts])}) VALUES (%s, %s, %s, %s, %s, %s, %s)"  # noqa: S608
+            f" ON CONFLICT ({_columns(place)}) WHERE NOT (span = '{Traffic.Span.READING}') DO UPDATE SET {sums}",
+            values,
         )
-    }
 
 
-def _of(entry: Entry) -> dict[str, int]:
-    return {"relay_id": entry.relay_id, "server_id": entry.server_id}
+def _amounts(entry: Entry) -> tuple[int, int, int]:
+    return entry.counted.upload, entry.counted.download, entry.unmeasured_seconds
+
+
+def _columns(fields: Iterable[Field[Any, Any]]) -> str:
+    return ", ".join(connection.ops.quote_name(str(field.column)) for field in fields)
 
 
 def _add_to_periods(entries: Iterable[Entry], usage: dict[int, Usage]) -> set[int]:
@@ -251,10 +226,14 @@ def _write(rows: Sequence[Model], names: Sequence[str]) -> None:
     if not rows:
         return
     fields = [_field(rows[0], name) for name in names]
-    values = [
-        (*(field.get_db_prep_save(getattr(row, field.attname), connection) for field in fields), row.pk) for row in rows
-    ]
+    of_row = attrgetter(*(field.attname for field in fields), "pk")
+    values = [tuple(map(_stored, of_row(row))) for row in rows]
     _update(rows[0], fields, "{column} = %s", values)
+
+
+def _stored(value: Any) -> Any:
+    """As the database takes it; only its moments have a form of their own among what is written here."""
+    return connection.ops.adapt_datetimefield_value(value) if isinstance(value, datetime) else value
 
 
 def _add(model: type[Model], names: Sequence[str], amounts: Sequence[tuple[int, ...]]) -> None:

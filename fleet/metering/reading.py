@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 
 from derp_portal.lib.clock import now
 from fleet.derp.errors import RelayFailure
@@ -42,10 +43,19 @@ class Reading:
 
 def ask(questions: Sequence[Question], *, timeout: float = TIMEOUT_SECONDS) -> list[Reading]:
     """One reading for each question, in their order. Touches no database but for what the relays carry already."""
+    return [reading for part in ask_in_parts(questions, len(questions), timeout=timeout) for reading in part]
+
+
+def ask_in_parts(
+    questions: Sequence[Question], size: int, *, timeout: float = TIMEOUT_SECONDS
+) -> Iterator[list[Reading]]:
+    """The same, so many readings at a time: while the caller keeps one part the next is being asked for."""
     if not questions:
-        return []
+        return
     with ThreadPoolExecutor(min(THREADS, len(questions)), thread_name_prefix="meter") as pool:
-        return list(pool.map(lambda question: _ask_one(question, timeout), questions))
+        answers = pool.map(lambda question: _ask_one(question, timeout), questions)
+        while part := list(islice(answers, size)):
+            yield part
 
 
 def _ask_one(question: Question, timeout: float) -> Reading:

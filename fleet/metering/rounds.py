@@ -15,8 +15,8 @@ from fleet.reconciler.desired import SECRETS
 from fleet.runtimes.base import Observed
 from fleet.services.quota_keeping import judge_group
 
-from .books import book
-from .reading import Question, ask
+from .books import BATCH, book
+from .reading import Question, ask, ask_in_parts
 
 log = structlog.get_logger(__name__)
 
@@ -32,21 +32,40 @@ def meter_due() -> int:
 
     Returns how many were read.
     """
-    questions = _due(ROUND_LIMIT)
-    for group_id in book(ask(questions)):
-        judge_group(group_id)
+    running: Any = _running()
+    due = running.filter(Q(due_at=None) | Q(due_at__lte=now()))
+    return _read(due.order_by("due_at", "pk")[:ROUND_LIMIT])
+
+
+def read_server(server_id: int) -> None:
+    """Read and book every running relay of the server now, due or not."""
+    _read(_running().filter(server=server_id).order_by("pk"))
+
+
+def _read(relays: QuerySet[Relay]) -> int:
+    questions = _questions(relays)
+    for readings in ask_in_parts(questions, BATCH):
+        for group_id in book(readings):
+            judge_group(group_id)
     return len(questions)
 
 
-def _due(limit: int) -> list[Question]:
+def _running() -> QuerySet[Relay]:
+    """Relays that can be read: `due_at` and `stood_at` are when their meter is to be, and was, read."""
     meter = Meter.objects.filter(relay=OuterRef("pk"), generation=OuterRef("generation"))
     running = Relay.objects.filter(
         released_at=None, wanted=Wanted.RUNNING, observed_state=Relay.Observed.RUNNING, port__isnull=False
-    ).annotate(due_at=Subquery(meter.values("next_read_at")), stood_at=Subquery(meter.values("read_at")))
-    due = running.filter(Q(due_at=None) | Q(due_at__lte=now())).annotate(
-        ip=F("server__ip"), port_number=F("port__number")
     )
-    rows: list[Any] = _readable(due.only(*ASKED_WITH).order_by("due_at", "pk")[:limit])
+    return running.only(*ASKED_WITH).annotate(
+        due_at=Subquery(meter.values("next_read_at")),
+        stood_at=Subquery(meter.values("read_at")),
+        ip=F("server__ip"),
+        port_number=F("port__number"),
+    )
+
+
+def _questions(relays: QuerySet[Relay]) -> list[Question]:
+    rows: list[Any] = _readable(relays)
     return [
         Question(relay, relay.generation, relay.server_id, relay.ip, relay.port_number, relay.stood_at)
         for relay in rows

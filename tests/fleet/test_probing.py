@@ -308,4 +308,4 @@ def test_the_version_is_shown_without_the_builders_complaint(said: str, shown: s
     counters = "derp_bytes_received derp_bytes_sent derp_current_connections derp_current_home_connections derp_accepts"
     lines = [f"# TYPE {name} gauge\n{name} 1" for name in [*counters.split(), "process_start_time_seconds"]]
     text = "\n".join([*lines, f'# TYPE version gauge\nversion{{version="{said}"}} 1', ""])
-    assert parse_varz(text).version == shown
+    assert parse_varz(text.encode()).version == shown
