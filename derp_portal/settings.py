@@ -186,6 +186,7 @@ CELERY_TASK_ROUTES = {
     "fleet.tasks.examine_suspect": {"queue": "suspects"},
     # Many hosts are asked for their figures, and many rows are deleted: no relay waits for that.
     "fleet.tasks.measure_servers": {"queue": "metering"},
+    "fleet.tasks.compare_counters_of": {"queue": "metering"},
     "fleet.tasks.forget_readings": {"queue": "metering"},
     # Whoever is told may be slow to listen.
     "fleet.tasks.deliver_alerts": {"queue": "notify"},
@@ -369,6 +370,10 @@ UNFOLD = {
                     {
                         **_menu(_("Fleet overview"), "map", "fleet", "server"),
                         "link": reverse_lazy("admin:fleet_overview"),
+                    },
+                    {
+                        **_menu(_("Graphs"), "area_chart", "fleet", "serverload"),
+                        "link": reverse_lazy("admin:fleet_graphs"),
                     },
                     _menu(_("Alerts"), "notifications_active", "fleet", "alert"),
                     _menu(_("Alert rules"), "rule", "fleet", "alertrule"),

@@ -8,6 +8,7 @@ import structlog
 from celery import shared_task
 from django.core.cache import cache
 
+from fleet.metering.cross_check import compare_counters as compare_with_engine
 from fleet.metering.rounds import meter_due as read_due_meters
 from fleet.models import Evacuation, Relay, RelayHealth, Server
 from fleet.monitoring.measuring import measure_servers as measure_due_servers
@@ -18,6 +19,7 @@ from fleet.reconciler.volumes import reap_volumes
 from fleet.runtimes.base import RuntimeFailure
 from fleet.selectors import groups_short_of_relays
 from fleet.services.alert_delivery import deliver_due as deliver_due_alerts
+from fleet.services.alert_delivery import forget_old_deliveries
 from fleet.services.alert_rules import watch_rules as watch_alert_rules
 from fleet.services.authority import renew_client_certificate
 from fleet.services.enrolment import look_at_server
@@ -186,6 +188,20 @@ def meter_due() -> None:
 
 
 @shared_task
+def compare_counters() -> None:
+    """Sweep: have the books of every healthy server compared with its engine's counters."""
+    for server_id in Server.objects.filter(status=Server.Status.HEALTHY).values_list("id", flat=True):
+        compare_counters_of.apply_async((server_id,), expires=1800)
+
+
+@shared_task
+def compare_counters_of(server_id: int) -> None:
+    """Compare the books of one server with its engine's counters."""
+    if Server.objects.filter(pk=server_id).exists():
+        compare_with_engine(server_id)
+
+
+@shared_task
 def keep_quotas() -> None:
     """Sweep: groups that crossed a threshold of their quota, or stand for it."""
     judge_quotas()
@@ -211,5 +227,6 @@ def measure_servers() -> None:
 
 @shared_task
 def forget_readings() -> None:
-    """Sweep: readings become hours, hours become days, and what is too old goes."""
+    """Sweep: readings become hours, hours become days, and what is too old goes; so do notes of what was delivered."""
     forget_old_readings()
+    forget_old_deliveries()

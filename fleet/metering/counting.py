@@ -49,6 +49,14 @@ def _grown(before: int, after: int) -> int:
     return after - before if after >= before else after
 
 
+def is_far_off(*, booked: int, carried: int) -> bool:
+    """Whether what was booked cannot be what the engine saw passing (with handshakes, headers and probes) meanwhile.
+
+    Small packets are mostly overhead, so only a multiple of what was booked tells of bytes that went uncounted.
+    """
+    return booked > carried * 1.05 + 10e6 or carried > booked * 3 + 200e6
+
+
 READ_EVERY = timedelta(seconds=60)
 READ_DENSELY_EVERY = timedelta(seconds=10)
 

@@ -34,6 +34,13 @@ class Meter(models.Model):
         _("own bytes not yet taken off"), default=0, help_text=_("What the portal's probes sent; nobody pays for it.")
     )
     own_sent = models.PositiveBigIntegerField(_("own bytes received, not yet taken off"), default=0)
+    booked_bytes = models.PositiveBigIntegerField(
+        _("booked"), default=0, help_text=_("All that this meter has added to the books.")
+    )
+    # Where the books, this process's counters and the engine's stood when they were last compared.
+    engine_bytes = models.PositiveBigIntegerField(_("engine's counter"), null=True, blank=True)
+    engine_since = models.FloatField(default=0, editable=False)
+    engine_booked = models.PositiveBigIntegerField(default=0, editable=False)
     failures = models.PositiveIntegerField(_("failures in a row"), default=0)
     error = models.CharField(_("error"), max_length=40, blank=True)
 

@@ -295,4 +295,10 @@ class Runtime(Protocol):
         A port that somebody holds is `Rejected("port_taken")`. A host without containers says `unsupported`.
         """
 
+    def carried_bytes(self, name: str) -> int | None:
+        """Bytes in and out of a running container since it was started, with every overhead, as the engine counts.
+
+        None where nobody counts, or nothing runs. `Rejected("not_found")` for what is gone.
+        """
+
     def close(self) -> None: ...

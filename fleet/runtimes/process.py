@@ -106,6 +106,10 @@ class ProcessRuntime:
     def run_task(self, task: TaskSpec) -> TaskResult:
         raise Rejected("unsupported", "a host of processes has no containers to run a task in")
 
+    def carried_bytes(self, name: str) -> int | None:
+        """Processes share the machine's network: nobody counts what one of them carries."""
+        return None
+
     def close(self) -> None:
         """Nothing to close: no connection outlives its call."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
+from derp_portal.lib.units import data_amount
 from fleet.models import Alert, Metric
 from fleet.words import trouble
 
@@ -18,6 +19,10 @@ WORDS: dict[str, Promise | str] = {
     Kind.ALLOWANCE: _("Server %(server)s has used %(percent)s %% of its monthly traffic; its relays move away."),
     Kind.FOREIGN_HOST: _("Server %(server)s cannot be used: %(reason)s"),
     Kind.CERTIFICATE_ENDS: _("The certificate for server %(server)s ends on %(date)s."),
+    Kind.COUNTERS_DIFFER: _(
+        "Server %(server)s: for %(count)s of its relays the traffic books are far from what the engine counted;"
+        " for %(relay)s %(booked)s were booked while %(carried)s passed."
+    ),
     Kind.METRIC: _("Server %(server)s, %(metric)s: reached %(value)s, threshold %(threshold)s (%(rule)s)."),
     Kind.MANUAL: "%(text)s",
 }
@@ -31,4 +36,7 @@ def wording(alert: Alert) -> str:
         params["reason"] = trouble(params["code"])
     if "metric" in params:
         params["metric"] = str(Metric(params["metric"]).label)
+    for name in ("booked", "carried"):
+        if name in params:
+            params[name] = data_amount(int(params[name]))
     return str(words) % params if words else alert.message

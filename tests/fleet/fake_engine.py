@@ -33,6 +33,7 @@ class Box:
     state: State = State.CREATED
     files: dict[str, bytes] = field(default_factory=dict)
     rate_in_force: bytes = b""
+    carried_bytes: int = 0
 
 
 @dataclass
@@ -81,7 +82,7 @@ class FakeEngine:
 
 EVERY_CALL = (
     *("info", "ensure_image", "list_volumes", "list", "create", "put_files", "start", "stop", "reload", "remove"),
-    *("remove_volume", "claim", "run_task"),
+    *("remove_volume", "claim", "run_task", "carried_bytes"),
 )
 
 
@@ -184,6 +185,11 @@ class FakeRuntime:
                 raise Rejected("port_taken")
             self.engine.tasks.append(task)
             return self.engine.task_result
+
+    def carried_bytes(self, name: str) -> int | None:
+        with self._call("carried_bytes"):
+            box = self._box(name)
+            return box.carried_bytes if box.state == State.RUNNING else None
 
     def close(self) -> None:
         """Nothing is open."""

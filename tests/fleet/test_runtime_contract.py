@@ -379,6 +379,25 @@ def test_a_relay_past_its_deadline_can_be_stopped_and_stays_so(host: Host) -> No
     assert not answers(spec.port)
 
 
+def test_what_a_relay_carries_is_counted_from_its_start_where_the_engine_counts(host: Host) -> None:
+    spec = host.running()
+    before = host.runtime.carried_bytes(spec.name)
+    if not isinstance(host.engine, DockerEngine):
+        assert before is None
+        return
+    assert before
+    for _time in range(3):
+        assert answers(spec.port)
+    after = host.runtime.carried_bytes(spec.name)
+    assert after
+    assert after > before
+    host.runtime.stop(spec.name)
+    assert host.runtime.carried_bytes(spec.name) is None
+    host.runtime.remove(spec.name)
+    with refused("not_found"):
+        host.runtime.carried_bytes(spec.name)
+
+
 def test_a_volume_in_use_is_not_dropped(host: Host) -> None:
     spec = host.spec()
     host.runtime.create(spec)

@@ -196,6 +196,12 @@ class DockerRuntime:
         with self._engine() as api:
             return run_task(api, task, self._timeouts[0])
 
+    def carried_bytes(self, name: str) -> int | None:
+        with self._engine() as api:
+            told = api.stats(name, stream=False, one_shot=True)
+            networks = told.get("networks")
+            return sum(link["rx_bytes"] + link["tx_bytes"] for link in networks.values()) if networks else None
+
     def close(self) -> None:
         if self._client is not None:
             self._client.close()
