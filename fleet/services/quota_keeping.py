@@ -7,8 +7,9 @@ from django.utils.translation import gettext as _
 
 from accounts.models import User
 from accounts.services import notify, record
+from derp_portal.lib.clock import now
 from derp_portal.lib.errors import PortalError
-from fleet.models import QuotaPeriod, RelayGroup, TrafficPack, UserLimit, Wanted
+from fleet.models import Meter, QuotaPeriod, RelayGroup, TrafficPack, UserLimit, Wanted
 
 from .groups import OVER_QUOTA, want
 from .quotas import Usage, present_periods, usage_of
@@ -127,5 +128,10 @@ def unlimit_user(*, user_id: int, actor: User) -> None:
 
 
 def _judge_all_of(user_id: int) -> None:
+    # How soon a relay is read again follows from what its group may still use.
+    # One row at a time: whoever reads several of them takes them in an order, and this one would wait for him in another.
+    meters = Meter.objects.filter(relay__group__owner=user_id, next_read_at__gt=now())
+    for meter_id in meters.values_list("id", flat=True):
+        Meter.objects.filter(pk=meter_id, next_read_at__gt=now()).update(next_read_at=now())
     for group_id in RelayGroup.objects.filter(owner=user_id, released_at=None).values_list("id", flat=True):
         judge_group(group_id)

@@ -23,7 +23,7 @@ from fleet.services.quota_keeping import add_pack, judge_group, keep_quotas, lim
 from fleet.services.quotas import usage_of
 from tests.fleet import fleet_parts
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.both_databases, pytest.mark.django_db]
 
 GB = 1000**3
 NOON = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
@@ -260,6 +260,14 @@ def test_a_raised_quota_starts_it_and_lifting_that_stops_it_again(alice: User, r
     assert RelayGroup.objects.get(pk=relay.group_id).wanted == Wanted.RUNNING
     unlimit_user(user_id=alice.pk, actor=root)
     assert RelayGroup.objects.get(pk=relay.group_id).wanted == Wanted.STOPPED
+
+
+def test_with_another_limit_it_is_asked_anew_how_soon_to_read(alice: User, root: User) -> None:
+    relay = limited(alice)
+    carry(relay, GB)
+    Meter.objects.update(next_read_at=now() + timedelta(minutes=1))
+    limit_user(user_id=alice.pk, quota_bytes=2 * GB, actor=root)
+    assert Meter.objects.filter(relay=relay, next_read_at__lte=now()).exists()
 
 
 def test_a_lease_that_ended_meanwhile_is_not_started_by_a_pack(alice: User, root: User) -> None:

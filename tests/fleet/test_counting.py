@@ -115,3 +115,34 @@ def test_near_the_limit_an_idle_relay_is_read_as_if_it_were_busy() -> None:
     assert next_reading(left=10**9, speed=10**6, **idle) == READ_EVERY
     assert next_reading(left=10**8, speed=10**6, **idle) == timedelta(seconds=12.5)
     assert next_reading(left=10**8, **idle) == READ_EVERY, "without a limit nothing is known of what could pass"
+
+
+@given(
+    quota=st.integers(1, 10**13),
+    speed=st.integers(10**3, 10**9),
+    shares=st.lists(st.floats(0, 1), min_size=1, max_size=400),
+)
+def test_a_group_gets_no_further_over_its_quota_than_its_speed_allows_in_ten_seconds(
+    quota: int, speed: int, shares: list[float]
+) -> None:
+    used, passed, took = 0, 0, READ_EVERY
+    for share in shares:
+        wait = next_reading(left=quota - used, passed=passed, took=took, speed=speed)
+        # Both directions count, each of them at some share of its limit since the reading before.
+        passed, took = int(2 * speed * share * wait.total_seconds()), wait
+        used += passed
+        if used >= quota:
+            break
+    assert used - quota <= 2 * speed * READ_DENSELY_EVERY.total_seconds()
+
+
+@given(quota=st.integers(1, 10**13), rate=st.integers(1, 10**9))
+def test_without_a_speed_limit_a_steady_rate_is_stopped_within_ten_seconds_of_it(quota: int, rate: int) -> None:
+    used, passed, took = 0, 60 * rate, READ_EVERY
+    for _reading in range(1000):
+        wait = next_reading(left=quota - used, passed=passed, took=took)
+        passed, took = int(rate * wait.total_seconds()), wait
+        used += passed
+        if used >= quota:
+            break
+    assert used - quota <= rate * READ_DENSELY_EVERY.total_seconds()

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
@@ -14,7 +11,6 @@ from typing import Any
 import pytest
 import time_machine
 from django.conf import settings
-from django.db import connection
 
 from accounts.models import User
 from derp_portal.lib.clock import now
@@ -22,7 +18,8 @@ from fleet.models import Relay, Server
 from fleet.reconciler.loop import PASS_SECONDS, reconcile
 from fleet.reconciler.volumes import reap_volumes
 from fleet.runtimes.base import State
-from tests.fleet.engines import ROOT, DockerEngine, free_port, wait_until
+from tests.fleet.doomed import work
+from tests.fleet.engines import DockerEngine, free_port, wait_until
 from tests.fleet.fleet_parts import group, only_relay, server, stop
 
 pytestmark = [pytest.mark.xdist_group("docker"), pytest.mark.django_db(transaction=True)]
@@ -66,26 +63,10 @@ def here(docker_engine: DockerEngine, transactional_db: None) -> Iterator[Server
     docker_engine.sweep()
 
 
-def database_url() -> str:
-    """The test database, as another process finds it."""
-    known = connection.settings_dict
-    if connection.vendor == "sqlite":
-        return f"sqlite:///{known['NAME']}"
-    return f"postgres://{known['USER']}:{known['PASSWORD']}@{known['HOST']}:{known['PORT']}/{known['NAME']}"
-
-
 def worker_that_dies(here: Server, call: str, moment: str) -> None:
     """A pass in a process of its own, killed with -9 before or after its first such call."""
-    environment = {**os.environ, "DATABASE_URL": database_url(), "ADMISSION_URL": settings.ADMISSION_URL}
-    done = subprocess.run(
-        [sys.executable, "-c", WORKER, str(here.pk), call, moment],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    done = work(WORKER, here.pk, call, moment)
+    assert done.returncode == -signal.SIGKILL, done.stderr
 
 
 def passes_later(here: Server, count: int = 2) -> None:

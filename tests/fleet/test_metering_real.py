@@ -18,15 +18,18 @@ from pytest_django.fixtures import Settings
 from accounts.models import User
 from derp_portal.lib.clock import now
 from fleet import tasks
-from fleet.metering import books, rounds
+from fleet.metering import rounds
+from fleet.metering.cross_check import compare_counters
 from fleet.metering.reading import Question, ask
-from fleet.models import Meter, Move, Relay, RelayGroup, Server, Wanted
+from fleet.models import Alert, Meter, Move, Relay, RelayGroup, Server, Wanted
 from fleet.monitoring.probing import probe_relays
 from fleet.reconciler.loop import reconcile
 from fleet.runtimes.executables import IMAGE_DERPER
-from fleet.services.quota_keeping import add_pack
+from fleet.services.quota_keeping import add_pack, keep_quotas
+from fleet.services.quotas import usage_of
 from fleet.services.relays import move_relay
 from tests.fleet import fleet_parts, story
+from tests.fleet.doomed import work
 from tests.fleet.engines import Relayd, free_port, wait_until
 from tests.fleet.hosts import DockerHost
 from tests.fleet.world import World
@@ -150,26 +153,69 @@ def test_a_killed_relay_costs_what_was_not_yet_read_and_is_never_counted_twice(
     assert booked(relay) == (devices.sent, devices.received)
 
 
-def test_a_worker_that_dies_between_reading_and_writing_costs_nothing(
-    relay: Relay, devices: Devices, monkeypatch: pytest.MonkeyPatch
+WORKER = """
+import os, signal, sys
+import django
+django.setup()
+from fleet.metering import books, rounds
+from fleet.metering.cross_check import compare_counters
+
+def die(*_arguments):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+module, step = sys.argv[1:]
+setattr({"books": books, "rounds": rounds}[module], step, die)
+rounds.meter_due()
+"""
+
+
+@pytest.mark.parametrize(
+    ("step", "has_booked"),
+    [
+        ("rounds.book", False),
+        ("books._write", False),
+        ("books._add_to_buckets", False),
+        ("books._add_to_periods", False),
+        # Everything is committed: what is over its quota is found by the sweep.
+        ("rounds.judge_group", True),
+    ],
+)
+def test_a_worker_killed_between_reading_and_writing_costs_nothing(
+    here: Server, alice: User, devices: Devices, step: str, has_booked: bool
 ) -> None:
+    group = fleet_parts.group(alice, quota_bytes=300_000, period=(now(), now() + timedelta(days=1)))
+    relay = started(group, here)
     read_all()
-    devices.exchange(relay)
-
-    class Killed(BaseException):
-        """As if the process had been killed: nothing after it runs."""
-
-    def killed(*_arguments: Any) -> None:
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        # After some of the totals were written, inside the transaction.
-        patch.setattr(books, "_add_to_buckets", killed)
-        with pytest.raises(Killed):
-            read_all()
-    assert booked(relay) == (0, 0)
+    devices.exchange(relay, 20)
+    Meter.objects.update(next_read_at=now())
+    connection.close()
+    done = work(WORKER, *step.split("."))
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert booked(relay) == ((devices.sent, devices.received) if has_booked else (0, 0))
     read_all()
+    keep_quotas()
     assert booked(relay) == (devices.sent, devices.received)
+    group.refresh_from_db()
+    assert (group.wanted, group.wanted_reason) == (Wanted.STOPPED, "over_quota")
+
+
+def test_over_quota_by_no_more_than_passed_since_the_reading_before(
+    here: Server, alice: User, devices: Devices
+) -> None:
+    group = fleet_parts.group(alice, quota_bytes=1_000_000, period=(now(), now() + timedelta(days=1)))
+    relay = started(group, here)
+    read_all()
+    most = 0
+    for _reading in range(10):
+        before = devices.sent + devices.received
+        devices.exchange(relay, 8)
+        most = max(most, devices.sent + devices.received - before)
+        read_all()
+        group.refresh_from_db()
+        if group.wanted == Wanted.STOPPED:
+            break
+    assert group.wanted_reason == "over_quota"
+    assert 0 <= usage_of([group])[group.pk].used - 1_000_000 < most
 
 
 def test_a_task_delivered_twice_at_once_counts_once(relay: Relay, devices: Devices) -> None:
@@ -245,6 +291,26 @@ def test_a_relay_that_moves_between_hosts_takes_its_books_along(world: World, al
     devices.exchange(relay)
     read_all()
     assert_close(relay, devices)
+
+
+@pytest.mark.xdist_group("docker-hosts")
+def test_a_real_engine_counts_more_than_the_books_and_tells_when_they_are_far_off(
+    world: World, alice: User, devices: Devices
+) -> None:
+    relay = served(world, alice)
+    assert relay.server_id is not None
+    read_all()
+    compare_counters(relay.server_id)
+    devices.exchange(relay, 200)
+    compare_counters(relay.server_id)
+    meter = Meter.objects.get(relay=relay)
+    assert meter.booked_bytes == devices.sent + devices.received
+    assert meter.engine_bytes is not None
+    assert meter.engine_bytes > meter.booked_bytes
+    assert not Alert.objects.filter(alert_type=Alert.Kind.COUNTERS_DIFFER).exists()
+    Meter.objects.filter(pk=meter.pk).update(booked_bytes=meter.booked_bytes + 50 * 1000**2)
+    compare_counters(relay.server_id)
+    assert Alert.objects.filter(alert_type=Alert.Kind.COUNTERS_DIFFER, resolved=False).count() == 1
 
 
 @pytest.mark.xdist_group("docker-hosts")

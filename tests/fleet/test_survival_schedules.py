@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.conf import settings as django_settings
 
 from accounts.models import User
 from derp_portal.lib.errors import PortalError
 from fleet import services
 from fleet.models import Move, Relay, Server
-from tests.fleet.engines import ROOT
+from tests.fleet.doomed import work
 from tests.fleet.hosts import DockerHost
-from tests.fleet.test_faults_real import database_url
 from tests.fleet.world import World
 from tests.parts import requires_all
 
@@ -96,24 +91,18 @@ def world(fresh_hosts: list[DockerHost], settings: Any, transactional_db: None) 
     return made
 
 
-def work(server_id: int, fatal: int) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "DATABASE_URL": database_url(), "ADMISSION_URL": django_settings.ADMISSION_URL}
-    command = [sys.executable, "-c", WORKER, str(server_id), str(fatal)]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
-
-
 def test_a_worker_killed_in_any_step_of_a_failover_leaves_one_relay_of_each(world: World, alice: User) -> None:
     world.sell(alice, relays=2)
     world.sell(alice)
     world.until(world.is_settled)
-    unharmed = work(fullest().pk, 0)
+    unharmed = work(WORKER, fullest().pk, 0)
     assert unharmed.returncode == 0, unharmed.stderr
     total = int(unharmed.stdout.split()[-1])
     assert total > KILLS
     world.check()
     for number in range(KILLS):
         fatal = 1 + number * (total - 1) // max(KILLS - 1, 1)
-        done = work(fullest().pk, fatal)
+        done = work(WORKER, fullest().pk, fatal)
         # The number of steps varies by a few: how often a relay is asked depends on how fast it comes up.
         assert done.returncode in (-signal.SIGKILL, 0), done.stderr
         world.forget_waiting()

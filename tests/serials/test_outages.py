@@ -39,6 +39,23 @@ def test_two_sweeps_at_once_end_and_make_up_once(alice: User, plan: Plan) -> Non
     assert_in_step(alice)
 
 
+def test_time_that_was_made_up_for_brings_no_fresh_quota(
+    lease: Lease, alice: User, clock: time_machine.Traveller
+) -> None:
+    clock.shift(DAY)
+    take_down(lease.relay_group)
+    clock.shift(timedelta(hours=5))
+    bring_up(lease.relay_group)
+    compensate_outages()
+    clock.move_to(START + 30 * DAY + timedelta(hours=1))
+    sweep_leases()
+    term = lease.terms.get(source=LeaseTerm.Source.COMPENSATION)
+    assert term.starts_at <= now() < term.ends_at
+    lease.relay_group.refresh_from_db()
+    assert lease.relay_group.period_start == START
+    assert lease.relay_group.period_end == term.ends_at
+
+
 def test_an_outage_is_made_up_for_once_and_exactly(lease: Lease, alice: User, clock: time_machine.Traveller) -> None:
     clock.shift(DAY)
     take_down(lease.relay_group)
