@@ -14,7 +14,7 @@ from typing import Any
 from django.db.models import Count, Q
 
 from derp_portal.lib.clock import now
-from derp_portal.lib.units import gigabytes
+from derp_portal.lib.units import data_amount
 from fleet.engines import fleet_image
 from fleet.models import Alert, Evacuation, Move, MoveReason, Region, Relay, Server, Wanted
 from fleet.runtimes.executables import IMAGE_AUTO
@@ -78,7 +78,7 @@ class ServerLine:
     @property
     def allowance_words(self) -> str:
         """What was used, and what there is."""
-        return f"{gigabytes(self.server.allowance_used_bytes)} / {gigabytes(self.server.allowance_bytes)}"
+        return f"{data_amount(self.server.allowance_used_bytes)} / {data_amount(self.server.allowance_bytes)}"
 
 
 @dataclass(slots=True)

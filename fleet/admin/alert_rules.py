@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.core.exceptions import ValidationError
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponseBase
-from django.shortcuts import redirect
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from unfold.contrib.filters.admin import RelatedDropdownFilter
@@ -17,8 +16,8 @@ from unfold.decorators import action, display
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from accounts.models import User
+from derp_portal.lib.asking import Question, act
 from derp_portal.lib.clock import now
-from derp_portal.lib.errors import PortalError
 from fleet.models import AlertChannel, AlertDelivery, AlertRule, Breach, Silence
 from fleet.services import alert_delivery
 from fleet.services.alert_words import wording
@@ -160,15 +159,20 @@ class AlertChannelAdmin(EditableAdmin):
 
     @action(description=gettext_lazy("Test"), url_path="test", icon="send", permissions=["act"])
     def test(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
-        """Send a greeting and say whether it arrived."""
+        """Ask, then send a greeting and say whether it arrived."""
         channel: AlertChannel = self.row_or_404(request, object_id)
-        try:
+        question = Question(
+            title=_("Send a test message?"),
+            lines=[_("A greeting goes to %(channel)s at once.") % {"channel": channel}],
+            button=_("Send"),
+            back=change_url(channel),
+        )
+
+        def send() -> str:
             alert_delivery.test_channel(channel_id=channel.pk, actor=actor(request))
-        except PortalError as refusal:
-            messages.error(request, str(refusal))
-        else:
-            messages.success(request, _("A message was delivered to %(channel)s.") % {"channel": channel})
-        return redirect(change_url(channel))
+            return _("A message was delivered to %(channel)s.") % {"channel": channel}
+
+        return act(self, request, question, send)
 
 
 @admin.register(AlertDelivery)
@@ -179,7 +183,6 @@ class AlertDeliveryAdmin(HistoryAdmin):
     list_filter = (("channel", RelatedDropdownFilter), "created_at")
     list_select_related = ("alert", "channel__owner")
     search_fields = ("alert__message", "channel__name", "channel__owner__username")
-    show_full_result_count = False
 
     @display(description=gettext_lazy("alert"))
     def show_alert(self, delivery: AlertDelivery) -> str:

@@ -2,25 +2,49 @@
 
 from __future__ import annotations
 
+from django import forms
 from django.contrib import admin, messages
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponseBase
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 from unfold.contrib.filters.admin import RelatedDropdownFilter
-from unfold.decorators import display
+from unfold.decorators import action, display
+from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextareaWidget
 
-from fleet.models import Alert
+from derp_portal.lib.asking import Question, act, data_of
+from fleet.models import Alert, Server
 from fleet.services.alert_words import wording
-from fleet.services.alerts import acknowledge, resolve_by_hand
+from fleet.services.alerts import LONGEST_MESSAGE, acknowledge, resolve_by_hand, send_alert
 
-from .base import HistoryAdmin, actor, badge, change_url, link
+from .base import HistoryAdmin, actor, badge, change_url, link, list_url
 
 SEVERITY_COLOURS: dict[str, str] = {
     Alert.Severity.INFO: "info",
     Alert.Severity.WARNING: "warning",
     Alert.Severity.CRITICAL: "danger",
 }
+
+
+class MessageForm(forms.Form):
+    """What operators are to be told."""
+
+    severity = forms.ChoiceField(
+        label=gettext_lazy("severity"),
+        choices=Alert.Severity.choices,
+        initial=Alert.Severity.WARNING,
+        widget=UnfoldAdminSelectWidget,
+    )
+    message = forms.CharField(
+        label=gettext_lazy("message"), max_length=LONGEST_MESSAGE, widget=UnfoldAdminTextareaWidget(attrs={"rows": 4})
+    )
+    server = forms.ModelChoiceField(
+        Server.objects.order_by("name"),
+        label=gettext_lazy("server"),
+        required=False,
+        widget=UnfoldAdminSelectWidget,
+        help_text=gettext_lazy("The one it is about, if it is about one."),
+    )
 
 
 @admin.register(Alert)
@@ -49,6 +73,7 @@ class AlertAdmin(HistoryAdmin):
     search_fields = ("message", "server__name", "relay__code")
     ordering = ("resolved", "-id")
     actions = ("acknowledge", "resolve")
+    actions_list = ("send",)
     fields = (
         ("show_severity", "show_state"),
         "show_wording",
@@ -79,6 +104,28 @@ class AlertAdmin(HistoryAdmin):
         if alert.resolved:
             return badge(_("Over"), "success")
         return badge(_("Acknowledged"), "info") if alert.acknowledged_at else badge(_("Open"), "danger")
+
+    @action(description=gettext_lazy("Send an alert"), url_path="send", icon="campaign", permissions=["send"])
+    def send(self, request: HttpRequest) -> HttpResponseBase:
+        """Tell every operator something by hand."""
+        form = MessageForm(data_of(request))
+        question = Question(
+            title=_("Send an alert to all operators"),
+            lines=[_("It reaches them by their channels or by mail, and stays open until somebody resolves it.")],
+            button=_("Send"),
+            back=list_url(Alert),
+            form=form,
+        )
+
+        def send() -> str:
+            send_alert(**form.cleaned_data, actor=actor(request))
+            return _("The alert is on its way.")
+
+        return act(self, request, question, send)
+
+    def has_send_permission(self, request: HttpRequest) -> bool:
+        """Of those who may add alerts; rows are never added otherwise."""
+        return request.user.has_perm("fleet.add_alert")
 
     @admin.action(description=gettext_lazy("Acknowledge"), permissions=["act"])
     def acknowledge(self, request: HttpRequest, queryset: QuerySet[Alert]) -> None:

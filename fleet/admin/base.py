@@ -21,7 +21,7 @@ from unfold.admin import ModelAdmin, TabularInline
 from accounts.access import signed_in
 from accounts.admin import ReadOnlyAdmin
 from accounts.services import record
-from derp_portal.lib.units import gigabytes
+from derp_portal.lib.units import data_amount
 
 actor = signed_in
 """Who does it: what every write in the admin tells its service."""
@@ -45,7 +45,7 @@ def link(address: str, text: Any) -> SafeString:
 
 def size(count: int | None) -> str:
     """Bytes for people, "–" for none counted."""
-    return gigabytes(count) if count else "–"
+    return data_amount(count) if count else "–"
 
 
 def when(moment: datetime | None) -> str:

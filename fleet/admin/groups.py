@@ -23,7 +23,7 @@ from unfold.widgets import (
 
 from derp_portal.lib.asking import CONFIRMED, Question, act, act_on_selection, data_of
 from derp_portal.lib.errors import PortalError
-from derp_portal.lib.units import GIGABYTE, gigabytes
+from derp_portal.lib.units import GIGABYTE, data_amount
 from fleet import services
 from fleet.models import NodeKey, Relay, RelayGroup, Server
 from fleet.services.quota_keeping import add_pack
@@ -188,8 +188,8 @@ class RelayGroupAdmin(HistoryAdmin):
         """In the present period, packs included."""
         usage = usage_of([group])[group.pk]
         if usage.limit is None:
-            return gigabytes(usage.used)
-        return f"{gigabytes(usage.used)} / {gigabytes(usage.limit)} ({usage.percent} %)"
+            return data_amount(usage.used)
+        return f"{data_amount(usage.used)} / {data_amount(usage.limit)} ({usage.percent} %)"
 
     def get_actions_detail(self, request: HttpRequest, object_id: int) -> list[UnfoldAction]:
         """Either to hold it or to let it go."""
@@ -274,7 +274,7 @@ class RelayGroupAdmin(HistoryAdmin):
             given = form.cleaned_data
             extra = int(given["gigabytes"] * GIGABYTE)
             add_pack(group_id=group.pk, extra_bytes=extra, key=given["key"], note=given["note"], actor=actor(request))
-            return _("%(group)s may use %(amount)s more.") % {"group": group, "amount": gigabytes(extra)}
+            return _("%(group)s may use %(amount)s more.") % {"group": group, "amount": data_amount(extra)}
 
         usage = usage_of([group])[group.pk]
         question = Question(

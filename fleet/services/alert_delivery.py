@@ -27,6 +27,7 @@ from accounts.services.failures import without_secrets
 from derp_portal.lib.clock import now
 from derp_portal.lib.errors import PortalError
 from fleet.models import Alert, AlertChannel, AlertDelivery, Silence
+from fleet.monitoring.retention import delete_in_batches
 
 from .alert_words import wording
 
@@ -45,6 +46,7 @@ SEND_SECONDS = 20
 CLAIM = timedelta(minutes=2)
 WORTH_TELLING = timedelta(days=1)
 """What could not be told for so long, a channel being off meanwhile, is not told any more."""
+KEPT = timedelta(days=90)
 LISTED = 20
 """So many alerts are written out in one message; of the others their number is."""
 
@@ -105,6 +107,19 @@ def queue_deliveries(alert: Alert) -> bool:
     return True
 
 
+def queue_end(alert: Alert) -> None:
+    """Have the channels told that the alert is over which were told of it. Mail is for what wants to be seen to."""
+    told = _usable().filter(deliveries__alert=alert, deliveries__sent_at__isnull=False).distinct()
+    AlertDelivery.objects.bulk_create(
+        AlertDelivery(alert=alert, channel=channel, not_before=now() + GROUPING) for channel in told
+    )
+
+
+def forget_old_deliveries() -> None:
+    """Sweep: what was sent, or given up, three months ago. The alerts themselves stay."""
+    delete_in_batches(AlertDelivery.objects.filter(created_at__lt=now() - KEPT).order_by("created_at"))
+
+
 def deliver_due() -> int:
     """Send what is due, one message a channel; the number of messages that arrived. Several may run at once."""
     due = AlertDelivery.objects.filter(_is_pending(), not_before__lte=now()).values("channel")
@@ -163,7 +178,8 @@ def _deliver(channel: AlertChannel) -> bool:
     )
     with translation.override(language_of(channel.owner)):
         title, body = _compose(alerts)
-    error = _send(channel, title=title, body=body, look=LOOKS[alerts[0].severity])
+    look = "success" if all(alert.resolved for alert in alerts) else LOOKS[alerts[0].severity]
+    error = _send(channel, title=title, body=body, look=look)
     for delivery in claimed:
         # Only our own claim: if it elapsed and somebody took over, their word counts.
         mine = AlertDelivery.objects.filter(pk=delivery.pk, not_before=claim, sent_at=None)
@@ -187,7 +203,8 @@ def _compose(alerts: list[Alert]) -> tuple[str, str]:
     """The title and the text of one message about all of them, the worst first, in the present language."""
     first = alerts[0]
     if len(alerts) == 1:
-        title = f"[{first.get_severity_display()}] {first.get_alert_type_display()}"
+        state = _("Over") if first.resolved else first.get_severity_display()
+        title = f"[{state}] {first.get_alert_type_display()}"
     else:
         title = ngettext("%(count)s alert", "%(count)s alerts", len(alerts)) % {"count": len(alerts)}
     return title, "\n".join([*_lines(alerts), "", f"{settings.PUBLIC_URL.rstrip('/')}/admin/fleet/alert/"])

@@ -17,7 +17,7 @@ from derp_portal.lib.clock import now
 from derp_portal.lib.errors import PortalError
 from fleet.models import Alert, AlertRule, Server, Silence
 
-from .alert_delivery import queue_deliveries
+from .alert_delivery import queue_deliveries, queue_end
 from .alert_words import wording
 
 HUSH = timedelta(hours=24)
@@ -86,11 +86,15 @@ def lasting(kind: Alert.Kind) -> QuerySet[Alert]:
 
 
 def resolve_alert(kind: Alert.Kind, *, subject: str) -> None:
-    """Its cause is gone. Resolving what is not open is fine.
+    """Its cause is gone; the channels that were told of it are told so. Resolving what is not open is fine.
 
     Of an alert that was resolved by hand this moves the end, so that its next cause is told at once.
     """
-    lasting(kind).filter(subject=subject).update(resolved=True, resolved_at=now())
+    with transaction.atomic():
+        over = list(Alert.objects.select_for_update().filter(alert_type=kind, subject=subject, resolved=False))
+        lasting(kind).filter(subject=subject).update(resolved=True, resolved_at=now())
+        for alert in over:
+            queue_end(alert)
 
 
 def resolve_by_hand(*, alert_id: int, actor: User) -> None:

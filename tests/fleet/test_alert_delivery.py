@@ -19,7 +19,7 @@ from derp_portal.lib.clock import now
 from derp_portal.lib.errors import PortalError
 from fleet.models import Alert, AlertChannel, AlertDelivery, Silence
 from fleet.services import alert_delivery
-from fleet.services.alerts import raise_alert, resolve_alert
+from fleet.services.alerts import raise_alert, resolve_alert, resolve_by_hand
 from tests.conftest import make_user
 from tests.fleet.fleet_parts import server
 from tests.fleet.listener import Listener, listening
@@ -77,6 +77,50 @@ def test_the_message_is_in_the_language_of_the_channels_owner(listener: Listener
     no_room()
     sweep(clock, after=15)
     assert "3 relays find no place" not in listener.texts[0]
+
+
+def test_who_was_told_of_an_alert_is_told_of_its_end(
+    channel: AlertChannel, listener: Listener, clock: Traveller
+) -> None:
+    no_room()
+    sweep(clock, after=15)
+    resolve_alert(Alert.Kind.NO_ROOM, subject="fleet")
+    resolve_alert(Alert.Kind.NO_ROOM, subject="fleet")
+    assert [sweep(clock, after=15) for _more in range(2)] == [1, 0]
+    [_began, ended] = listener.arrived
+    assert (ended["title"], ended["type"]) == ("[Over] Relays find no place", "success")
+    assert "over by now" in ended["message"]
+
+
+def test_what_was_over_before_anybody_was_told_is_told_once(
+    channel: AlertChannel, listener: Listener, clock: Traveller
+) -> None:
+    no_room()
+    resolve_alert(Alert.Kind.NO_ROOM, subject="fleet")
+    assert [sweep(clock, after=15) for _more in range(2)] == [1, 0]
+
+
+def test_an_operator_who_resolved_it_by_hand_needs_no_message(
+    channel: AlertChannel, listener: Listener, clock: Traveller, root: User
+) -> None:
+    alert = no_room()
+    sweep(clock, after=15)
+    resolve_by_hand(alert_id=alert.pk, actor=root)
+    resolve_alert(Alert.Kind.NO_ROOM, subject="fleet")
+    assert sweep(clock, after=15) == 0
+
+
+def test_notes_of_deliveries_are_forgotten_after_three_months_and_alerts_are_not(
+    channel: AlertChannel, listener: Listener, clock: Traveller
+) -> None:
+    no_room()
+    sweep(clock, after=15)
+    clock.shift(timedelta(days=89))
+    no_room("later")
+    clock.shift(timedelta(days=2))
+    alert_delivery.forget_old_deliveries()
+    assert [delivery.alert.subject for delivery in AlertDelivery.objects.all()] == ["later"]
+    assert Alert.objects.count() == 2
 
 
 def test_a_storm_is_one_message_with_the_worst_first(
@@ -303,10 +347,12 @@ def test_the_test_button_delivers_and_says_so_or_says_what_is_wrong(
     roots: Client, channel: AlertChannel, listener: Listener
 ) -> None:
     button = reverse("admin:fleet_alertchannel_test", args=[channel.pk])
-    assert "A message was delivered to webhook." in roots.get(button, follow=True).content.decode()
+    assert "A greeting goes to webhook at once." in roots.get(button).content.decode()
+    assert listener.arrived == []
+    assert "A message was delivered to webhook." in roots.post(button, follow=True).content.decode()
     assert [message["title"] for message in listener.arrived] == ["Test"]
     listener.status = 404
-    said = roots.get(button, follow=True).content.decode()
+    said = roots.post(button, follow=True).content.decode()
     assert "error=404" in said
     assert "KeyThatNobodySees1" not in said
     assert AuditEntry.objects.filter(event="alertchannel.tested").count() == 2

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import time_machine
+from django.contrib.auth.models import Permission
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -22,6 +23,7 @@ from fleet.services.alert_rules import FIELDS, UNITS, watch_rules
 from fleet.services.alert_words import WORDS, wording
 from fleet.services.alerts import acknowledge, raise_alert, resolve_alert, resolve_by_hand
 from tests.api_client import Caller
+from tests.conftest import make_user
 from tests.fleet.fleet_parts import region, server
 from tests.fleet.listener import listening
 from tests.serials.shop import at_once
@@ -324,3 +326,26 @@ def test_alerts_are_acknowledged_in_the_list(client: Client, root: User) -> None
     alert.refresh_from_db()
     assert (alert.acknowledged_by, alert.resolved) == (root, False)
     assert "Acknowledged" in client.get(address).content.decode()
+
+
+def test_an_operator_sends_an_alert_by_hand_from_the_list(client: Client, root: User) -> None:
+    client.force_login(root)
+    here = server()
+    address = reverse("admin:fleet_alert_send")
+    assert address in client.get(reverse("admin:fleet_alert_changelist")).content.decode()
+    assert "until somebody resolves it" in client.get(address).content.decode()
+    answer = {"severity": "critical", "message": "Power cut tonight at 22:00.", "server": str(here.pk)}
+    assert client.post(address, {**answer, "message": " "}).status_code == 200
+    assert not Alert.objects.exists()
+    assert "The alert is on its way." in client.post(address, answer, follow=True).content.decode()
+    alert = Alert.objects.get()
+    assert (alert.severity, alert.server, alert.message) == ("critical", here, "Power cut tonight at 22:00.")
+
+
+def test_who_may_only_look_at_alerts_sends_none(client: Client) -> None:
+    helen = make_user("helen", role="admin")
+    helen.user_permissions.set(Permission.objects.filter(codename="view_alert"))
+    client.force_login(helen)
+    assert client.get(reverse("admin:fleet_alert_changelist")).status_code == 200
+    client.post(reverse("admin:fleet_alert_send"), {"severity": "info", "message": "x"})
+    assert not Alert.objects.exists()
