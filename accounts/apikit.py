@@ -15,7 +15,9 @@ from django.core.paginator import Paginator
 from django.db.models import Model, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.utils import translation
+from django.utils.functional import Promise
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from ninja import Field, NinjaAPI, Schema
 from ninja.errors import HttpError, ValidationError
 from ninja.security import HttpBearer
@@ -172,6 +174,40 @@ def page(
     }
 
 
+REFUSED: dict[str, Promise] = {
+    "missing": gettext_lazy("This field is missing."),
+    "int_parsing": gettext_lazy("This must be a whole number."),
+    "int_type": gettext_lazy("This must be a whole number."),
+    "int_from_float": gettext_lazy("This must be a whole number."),
+    "float_parsing": gettext_lazy("This must be a number."),
+    "bool_parsing": gettext_lazy("This must be true or false."),
+    "string_type": gettext_lazy("This must be a text."),
+    "list_type": gettext_lazy("This must be a list."),
+    "enum": gettext_lazy("This must be one of: %(expected)s."),
+    "literal_error": gettext_lazy("This must be one of: %(expected)s."),
+    "greater_than_equal": gettext_lazy("This must be at least %(ge)s."),
+    "greater_than": gettext_lazy("This must be more than %(gt)s."),
+    "less_than_equal": gettext_lazy("This must be at most %(le)s."),
+    "less_than": gettext_lazy("This must be less than %(lt)s."),
+    "string_too_long": gettext_lazy("This must have at most %(max_length)s characters."),
+    "string_too_short": gettext_lazy("This must have at least %(min_length)s characters."),
+    "too_long": gettext_lazy("This must have at most %(max_length)s entries."),
+    "too_short": gettext_lazy("This must have at least %(min_length)s entries."),
+    "extra_forbidden": gettext_lazy("There is no such field here."),
+}
+"""What a schema refuses, by pydantic's names of it (https://docs.pydantic.dev/latest/errors/validation_errors/)."""
+
+
+def _what_is_wrong(error: dict[str, Any]) -> str:
+    """In the reader's language; what is seldom refused keeps pydantic's own English words."""
+    context = error.get("ctx") or {}
+    if error.get("type") in ("value_error", "assertion_error") and "error" in context:
+        # A validator of ours said it.
+        return str(context["error"])
+    words = REFUSED.get(error.get("type", ""))
+    return str(words) % context if words else str(error.get("msg", ""))
+
+
 def error_response(
     api: NinjaAPI, request: HttpRequest, *, code: str, message: str, status: int, **extra: Any
 ) -> HttpResponse:
@@ -194,7 +230,7 @@ def install_handlers(api: NinjaAPI) -> None:
         )
 
     def invalid_input(request: HttpRequest, error: ValidationError) -> HttpResponse:
-        fields = [{"field": _field_of(one), "message": str(one.get("msg", ""))} for one in error.errors]
+        fields = [{"field": _field_of(one), "message": _what_is_wrong(one)} for one in error.errors]
         message = _("Some fields are missing or wrong: %(fields)s.") % {
             "fields": ", ".join(dict.fromkeys(one["field"] for one in fields))
         }

@@ -9,7 +9,9 @@ import pytest
 from django.test import Client
 from playwright.sync_api import Page
 
+from accounts.models import User
 from derp_portal.api import api
+from tests.api_client import Caller
 
 
 @pytest.mark.parametrize("path", ["/api/", "/api/nothing", "/api/serial", "/api/user/me/", "/api/docs/x"])
@@ -24,6 +26,28 @@ def test_a_wrong_method_answers_the_envelope_and_says_which_is_right(db: None) -
     answer = Client().get("/api/serial/activate")
     assert (answer.status_code, answer.json()["error"]["code"]) == (405, "method_not_allowed")
     assert answer["Allow"] == "POST"
+
+
+@pytest.mark.parametrize(
+    ("language", "words"),
+    [
+        ("en", ["This field is missing.", "This must be at most 100000.", "must be a date like 2026-12-31"]),
+        ("zh-hans", ["缺少此字段。", "不能大于 100000。", "2026-12-31"]),
+    ],
+)
+def test_what_a_schema_refuses_is_said_in_the_readers_language(root: User, language: str, words: list[str]) -> None:
+    caller = Caller(root)
+    caller.headers["Accept-Language"] = language
+    User.objects.filter(pk=root.pk).update(language=language)
+    said = [
+        caller.post("serial/activate")[1],
+        caller.post("serial/generate", count=10**6, duration_days=1)[1],
+        caller.post("serial/generate", count=1, duration_days=1, activate_before="soon")[1],
+    ]
+    messages = [field["message"] for answer in said for field in answer["error"]["fields"]]
+    for words_of_one in words:
+        assert any(words_of_one in message for message in messages), messages
+    assert not any("Value error" in message for message in messages)
 
 
 def test_what_is_no_json_is_refused_in_the_envelope(db: None) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from django import template
 
-from derp_portal.lib.units import gigabytes, megabits
+from derp_portal.lib.units import data_amount, megabits
 
 register = template.Library()
-register.filter("gigabytes", gigabytes)
+register.filter("data_amount", data_amount)
 register.filter("megabits", megabits)
