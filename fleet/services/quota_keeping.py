@@ -129,7 +129,7 @@ def unlimit_user(*, user_id: int, actor: User) -> None:
 
 def _judge_all_of(user_id: int) -> None:
     # How soon a relay is read again follows from what its group may still use.
-    # One row at a time: whoever reads several of them takes them in an order, and this one would wait for him in another.
+    # One row at a time: whoever books locks several, in an order that one UPDATE of them all would not keep.
     meters = Meter.objects.filter(relay__group__owner=user_id, next_read_at__gt=now())
     for meter_id in meters.values_list("id", flat=True):
         Meter.objects.filter(pk=meter_id, next_read_at__gt=now()).update(next_read_at=now())
