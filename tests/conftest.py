@@ -143,9 +143,12 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
 
 
 @pytest.fixture(autouse=True)
-def clean_cache() -> Iterator[None]:
-    """Nothing that one test left in the cache or the queues reaches the next."""
+def clean_slate() -> Iterator[None]:
+    """Nothing that one test left in the cache or the queues reaches the next, nor the language of its last request."""
     yield
+    from django.utils import translation
+
+    translation.deactivate()
     import redis
     from django.conf import settings
 

@@ -74,7 +74,7 @@ def test_a_long_log_is_counted_no_further_than_it_is_paged(staff: Caller, monkey
     for minute in range(6):
         measured(host, minutes_ago=minute)
     # In its package the router of that name hides the module.
-    monkeypatch.setattr(import_module("fleet.api.monitoring"), "MOST_LOGS", 4)
+    monkeypatch.setattr(import_module("fleet.api.monitoring"), "MOST_ROWS", 4)
     answer = staff.get("monitoring/logs", per_page=3, page=2)[1]
     assert (answer["total"], answer["pages"], len(answer["items"])) == (4, 2, 1)
 

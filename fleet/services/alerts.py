@@ -90,6 +90,8 @@ def resolve_alert(kind: Alert.Kind, *, subject: str) -> None:
 
     Of an alert that was resolved by hand this moves the end, so that its next cause is told at once.
     """
+    if not lasting(kind).filter(subject=subject).exists():
+        return
     with transaction.atomic():
         over = list(Alert.objects.select_for_update().filter(alert_type=kind, subject=subject, resolved=False))
         lasting(kind).filter(subject=subject).update(resolved=True, resolved_at=now())

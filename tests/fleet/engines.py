@@ -49,6 +49,19 @@ def wait_until(is_true: Callable[[], Any], *, seconds: float = 15, what: str = "
         time.sleep(0.05)
 
 
+def freeze(pid: int) -> None:
+    """Stop the process as it stands, and wait until all of it stands: a thread under way may still answer somebody."""
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(
+        lambda: all(_state_of(task) in "Tt" for task in Path(f"/proc/{pid}/task").iterdir()), what="standing still"
+    )
+
+
+def _state_of(task: Path) -> str:
+    # The name before it, in brackets, may hold anything.
+    return (task / "stat").read_text().rpartition(")")[2].split()[0]
+
+
 def free_port() -> int:
     """A port nobody holds on TCP and UDP, below the range from which outgoing connections take theirs."""
     # At random: suites that search side by side in one order hand out what the other is about to use.

@@ -34,7 +34,7 @@ from docker.errors import APIError, NotFound
 from fleet.runtimes.base import TlsCredentials, Unavailable
 from fleet.runtimes.docker import DockerRuntime
 from fleet.runtimes.image import DERPER_VERSION, image_name, stored_archive
-from tests.fleet.engines import wait_until
+from tests.fleet.engines import freeze, wait_until
 from tests.parts import missing, need
 
 NETWORK = "10.203"
@@ -166,7 +166,7 @@ class DockerHost:
 
     def freeze(self) -> None:
         """The engine accepts connections and never answers; relays know nothing of it."""
-        os.kill(self._engine_pid, signal.SIGSTOP)
+        freeze(self._engine_pid)
 
     def thaw(self) -> None:
         if self._engine is not None and self.is_engine_alive:

@@ -30,7 +30,7 @@ from cryptography.x509.oid import NameOID
 from fleet.runtimes.base import Rejected, RuntimeFailure, SshCredentials, TaskSpec, TlsCredentials, Unavailable
 from fleet.runtimes.docker import DockerRuntime, check_ssh, check_tls
 from fleet.runtimes.image import DERPER_VERSION, image_name, stored_archive
-from tests.fleet.engines import free_port, wait_until
+from tests.fleet.engines import free_port, freeze, wait_until
 from tests.parts import need
 
 engine_test = pytest.mark.xdist_group("docker")
@@ -139,7 +139,7 @@ def does_answer(endpoint: str, **options: Any) -> bool:
 
 @contextlib.contextmanager
 def frozen(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    process.send_signal(signal.SIGSTOP)
+    freeze(process.pid)
     try:
         yield
     finally:
@@ -495,6 +495,8 @@ def test_a_line_that_broke_is_made_anew_for_the_next_call(sshd: Sshd) -> None:
         children = Path(f"/proc/{sshd.process.pid}/task/{sshd.process.pid}/children").read_text().split()
         for pid in children:
             os.kill(int(pid), signal.SIGKILL)
+        # Until it is gone it may still answer, and the line would break at the second call only.
+        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), what="the end of the session")
         with contextlib.suppress(Unavailable):  # It may notice in time.
             runtime.list("portal-a")
         assert runtime.list("portal-a") == []
