@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -79,7 +79,9 @@ def portal(folder: Path, port: int, command: list[str] | None = None, **environm
         yield running
     finally:
         for pid in running.processes() | ({process.pid} if process.poll() is None else set()):
-            os.kill(pid, signal.SIGKILL)
+            # Killing one of them ends others.
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         process.wait()
 
 
