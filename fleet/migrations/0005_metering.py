@@ -663,6 +663,10 @@ class Migration(migrations.Migration):
             model_name="alertdelivery",
             index=models.Index(condition=models.Q(("sent_at", None)), fields=["not_before"], name="deliveries_due"),
         ),
+        migrations.AddIndex(
+            model_name="alertdelivery",
+            index=models.Index(fields=["created_at"], name="deliveries_by_age"),
+        ),
         migrations.AddConstraint(
             model_name="breach",
             constraint=models.UniqueConstraint(fields=("rule", "server"), name="one_breach_per_rule_and_server"),

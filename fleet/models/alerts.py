@@ -183,6 +183,7 @@ class AlertDelivery(models.Model):
         verbose_name_plural = _("alert deliveries")
         indexes = [
             models.Index(fields=["not_before"], condition=Q(sent_at=None), name="deliveries_due"),
+            models.Index(fields=["created_at"], name="deliveries_by_age"),
         ]
 
     def __str__(self) -> str:
