@@ -304,7 +304,9 @@ def test_a_real_engine_counts_more_than_the_books_and_tells_when_they_are_far_of
     devices.exchange(relay, 200)
     compare_counters(relay.server_id)
     meter = Meter.objects.get(relay=relay)
-    assert meter.booked_bytes == devices.sent + devices.received
+    # Below the truth only by probes that were noted and did not come through.
+    assert_close(relay, devices)
+    assert meter.booked_bytes == sum(booked(relay))
     assert meter.engine_bytes is not None
     assert meter.engine_bytes > meter.booked_bytes
     assert not Alert.objects.filter(alert_type=Alert.Kind.COUNTERS_DIFFER).exists()
