@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 from derp_portal.lib.clock import now
 from derp_portal.lib.secrets import fingerprint
+from fleet.acl import door_log
+from fleet.acl.decision import Decision, Reason, decide
+from fleet.acl.doors import known_of
 from fleet.derp.keys import parse_node_key
-from fleet.models import NodeKey, Relay, Wanted
-from fleet.monitoring.probing import probe_node_keys
 
 BODY_LIMIT = 4096
 
@@ -18,36 +19,41 @@ class MalformedRequest(Exception):
     """The body is not a DERPAdmitClientRequest."""
 
 
-def read_request(body: bytes) -> str:
-    """The node key in a DERPAdmitClientRequest, `{"NodePublic": "nodekey:…"}`. Raises MalformedRequest."""
+class Question(NamedTuple):
+    """Who knocks: a node key, and the address the relay saw ("" for none told)."""
+
+    node_key: str
+    source: str
+
+
+def read_request(body: bytes) -> Question:
+    """A DERPAdmitClientRequest, `{"NodePublic": "nodekey:…", "Source": "192.0.2.7"}`. Raises MalformedRequest."""
     if len(body) > BODY_LIMIT:
         raise MalformedRequest
     try:
         request: Any = json.loads(body)
-        return parse_node_key(request["NodePublic"])
+        source = request.get("Source")
+        return Question(parse_node_key(request["NodePublic"]), source if isinstance(source, str) else "")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise MalformedRequest from error
 
 
-def admits(secret: str, node_key: str) -> bool:
-    """True when the relay with this secret should run now and its owner lets this device in.
-
-    With no device listed every client may connect; with one or more, only those (and the portal's probe).
-    """
-    relay = (
-        Relay.objects.filter(
-            admission_hash=fingerprint(secret),
-            wanted=Wanted.RUNNING,
-            released_at=None,
-            group__run_until__gt=now(),
-            owner__is_active=True,
-        )
-        .only("code", "owner_id")
-        .first()
-    )
-    if relay is None:
+def admits(secret: str, question: Question) -> bool:
+    """Whether the relay with this secret lets this client in now. Answers are logged, but for the portal's probes."""
+    node_key, source = question
+    known = known_of(fingerprint(secret), node_key)
+    if known is None:
         return False
-    if node_key in probe_node_keys(relay):
-        return True
-    listed = NodeKey.objects.filter(owner_id=relay.owner_id)
-    return listed.filter(key=node_key).exists() or not listed.exists()
+    decision = decide(
+        known.door,
+        source=source,
+        is_listed=known.is_listed,
+        is_probe=node_key in known.probe_keys,
+        moment=now(),
+    )
+    if decision is None:
+        # Nobody to ask yet.
+        decision = Decision.no(Reason.REFUSED_BY_DELEGATE)
+    if decision.reason != Reason.PROBE:
+        door_log.note(known.door, decision, node_key=node_key, source=source)
+    return decision.is_allowed

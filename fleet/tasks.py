@@ -8,6 +8,7 @@ import structlog
 from celery import shared_task
 from django.core.cache import cache
 
+from fleet.acl.door_log import write_down
 from fleet.metering.cross_check import compare_counters as compare_with_engine
 from fleet.metering.rounds import meter_due as read_due_meters
 from fleet.models import Evacuation, Relay, RelayHealth, Server
@@ -18,6 +19,7 @@ from fleet.reconciler.loop import PassResult, reconcile
 from fleet.reconciler.volumes import reap_volumes
 from fleet.runtimes.base import RuntimeFailure
 from fleet.selectors import groups_short_of_relays
+from fleet.services.acl import close_what_has_learned
 from fleet.services.alert_delivery import deliver_due as deliver_due_alerts
 from fleet.services.alert_delivery import forget_old_deliveries
 from fleet.services.alert_rules import watch_rules as watch_alert_rules
@@ -211,6 +213,18 @@ def keep_quotas() -> None:
 def watch_rules() -> None:
     """Sweep: figures past the thresholds of alert rules, and reminders of what nobody has seen to."""
     watch_alert_rules()
+
+
+@shared_task
+def write_door_log() -> None:
+    """Sweep: what doors answered becomes rows."""
+    write_down()
+
+
+@shared_task
+def close_learned() -> None:
+    """Sweep: policies whose time to learn is over."""
+    close_what_has_learned()
 
 
 @shared_task

@@ -34,10 +34,10 @@ def admit(request: HttpRequest, secret: str) -> HttpResponse:
     A relay takes every answer but 200 as a refusal, so nothing a client sent may lead to another one than these.
     """
     try:
-        node_key = door.read_request(request.read(door.BODY_LIMIT + 1))
+        question = door.read_request(request.read(door.BODY_LIMIT + 1))
     except door.MalformedRequest:
         return HttpResponse("not a DERPAdmitClientRequest\n", status=400, content_type=PLAIN)
-    return JsonResponse({"Allow": door.admits(secret, node_key)})
+    return JsonResponse({"Allow": door.admits(secret, question)})
 
 
 @require_safe

@@ -33,7 +33,6 @@ class Reason(StrEnum):
     REFUSED_BY_DELEGATE = "refused_by_delegate"
     STOPPED = "stopped"
     ENDED = "ended"
-    NO_SUCH_RELAY = "no_such_relay"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +70,12 @@ class Decision:
         return cls(False, reason)
 
 
-def decide(door: Door | None, *, source: str, is_listed: bool, is_probe: bool, moment: datetime) -> Decision | None:
+def decide(door: Door, *, source: str, is_listed: bool, is_probe: bool, moment: datetime) -> Decision | None:
     """The answer, or None when it is the customer's own verifier that has to be asked.
 
     A listed device gets in from anywhere, and any device from a listed network. An open or a learning door lets in
     everybody else too; a learning one that is past its time is closed already, whether or not a sweep has said so.
     """
-    if door is None:
-        return Decision.no(Reason.NO_SUCH_RELAY)
     if not door.should_run:
         return Decision.no(Reason.STOPPED)
     if door.run_until <= moment:

@@ -1,5 +1,6 @@
 """Tables of the fleet, by what they describe: hosts, relays, their moves, and what was seen of them."""
 
+from .acl import AclConfig, AclLog
 from .alerts import Alert, AlertChannel, AlertDelivery, AlertRule, Breach, Silence
 from .hosts import Authority, Port, Region, Server, ServerEvent
 from .metrics import Measurement, Metric, ServerLoad
@@ -10,6 +11,8 @@ from .rollouts import Rollout
 from .traffic import Meter, QuotaPeriod, Traffic, TrafficPack, UserLimit
 
 __all__ = [
+    "AclConfig",
+    "AclLog",
     "Alert",
     "AlertChannel",
     "AlertDelivery",

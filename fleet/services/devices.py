@@ -1,17 +1,18 @@
-"""The devices an owner lists: once there is one, only listed ones get through the owner's doors."""
+"""The devices an owner lists: those, and nobody else, get through the doors of a closed policy."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from django.db import transaction
 from django.utils.translation import gettext as _
 
 from accounts.models import User
-from accounts.services import record
 from derp_portal.lib.errors import PortalError
 from fleet.derp.keys import parse_node_key
 from fleet.models import NodeKey
 
-MOST_DEVICES = 1000
+from .acl import change_policy
 
 
 def add_node_keys(*, owner: User, lines: str, actor: User) -> list[NodeKey]:
@@ -37,24 +38,27 @@ def add_node_keys(*, owner: User, lines: str, actor: User) -> list[NodeKey]:
                 line=number,
             ) from error
     with transaction.atomic():
-        User.objects.select_for_update(no_key=True).get(pk=owner.pk)
         known = set(NodeKey.objects.filter(owner=owner).values_list("key", flat=True))
-        new = [NodeKey(owner=owner, key=key, name=name) for key, name in wanted.items() if key not in known]
-        if len(known) + len(new) > MOST_DEVICES:
-            raise PortalError(
-                _("At most %(most)s devices can be listed. Nothing was added.") % {"most": MOST_DEVICES},
-                code="too_many_devices",
-            )
-        added = NodeKey.objects.bulk_create(new)
-        if added:
-            record(actor=actor, event="devices.added", target=owner, devices=[device.key for device in added])
-    return added
+        change_policy(
+            user_id=owner.pk,
+            # What is known keeps its name.
+            change=lambda policy: replace(policy, devices={**wanted, **policy.devices}),
+            reason="",
+            actor=actor,
+        )
+        return list(NodeKey.objects.filter(owner=owner, key__in=wanted.keys() - known).order_by("id"))
 
 
 def remove_node_key(*, node_key_id: int, owner: User, actor: User) -> None:
     """Take a device off the list. Removing twice is fine; a stranger's device is left alone."""
-    with transaction.atomic():
-        device = NodeKey.objects.select_for_update(no_key=True).filter(pk=node_key_id, owner=owner).first()
-        if device:
-            record(actor=actor, event="devices.removed", target=owner, device=device.key)
-            device.delete()
+    device = NodeKey.objects.filter(pk=node_key_id, owner=owner).first()
+    if device is not None:
+        gone = device.key
+        change_policy(
+            user_id=owner.pk,
+            change=lambda policy: replace(
+                policy, devices={key: name for key, name in policy.devices.items() if key != gone}
+            ),
+            reason="",
+            actor=actor,
+        )

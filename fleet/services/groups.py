@@ -15,6 +15,8 @@ from accounts.services import record
 from derp_portal.lib.clock import now
 from derp_portal.lib.errors import PortalError
 from derp_portal.lib.secrets import fingerprint, new_secret
+from fleet.acl.doors import forget
+from fleet.acl.versions import ensure_policy
 from fleet.derp.identity import make_identity, new_host_name
 from fleet.engines import fleet_image
 from fleet.models import MoveReason, Port, Relay, RelayEvent, RelayGroup, Wanted
@@ -61,6 +63,7 @@ def create_group(*, owner: User, label: str, run_until: datetime, terms: GroupTe
         group = RelayGroup.objects.create(
             owner=owner, label=label, run_until=run_until, map_token=token, map_token_hash=fingerprint(token)
         )
+        ensure_policy(user=owner)
         record(actor=actor, event="group.created", target=group, run_until=run_until.isoformat())
         _apply_terms(group, terms)
         ensure_relays(group_id=group.pk)
@@ -112,6 +115,7 @@ def want(group: RelayGroup, wanted: Wanted, reason: str) -> None:
     group.save(update_fields=["wanted", "wanted_reason", "over_quota_since"])
     live = group.relays.filter(released_at=None)
     live.exclude(wanted=wanted).update(wanted=wanted, next_try_at=None, tries=0)
+    forget(group.pk)
     if wanted != Wanted.RUNNING:
         close_outage(group)
     elif changed:

@@ -1,0 +1,130 @@
+"""Setting who may use a customer's relays. Every change is a version; the newest is in force."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from django.db import transaction
+from django.db.models import OuterRef, Subquery
+from django.utils.translation import gettext as _
+
+from accounts.models import User
+from accounts.services import record
+from derp_portal.lib.clock import now
+from derp_portal.lib.errors import PortalError
+from fleet.acl.decision import Mode, parse_networks
+from fleet.acl.door_log import write_down
+from fleet.acl.versions import Policy, add_version, current_policy, listed_devices
+from fleet.models import AclConfig, RelayGroup, Server, Wanted
+
+from .groups import limit_servers, restart_in_place
+
+MOST_DEVICES = 1000
+MOST_NETWORKS = 100
+SWEEP = 200
+LEARNED = "learned"
+"""The reason of the version in which a policy closed by itself."""
+
+
+def change_policy(*, user_id: int, change: Callable[[Policy], Policy], reason: str, actor: User | None) -> AclConfig:
+    """Make `change` of the policy in force a new version, and bring devices, servers and live sessions in line.
+
+    A change that changes nothing gives the version in force. Raises PortalError: `too_many_devices`,
+    `too_many_networks`, `no_end` for learning without an end ahead, `not_found` for servers that are not there, and
+    whatever `limit_servers` raises; then nothing was changed.
+    """
+    with transaction.atomic():
+        user = User.objects.select_for_update(no_key=True).get(pk=user_id)
+        present = current_policy(user_id)
+        listed = listed_devices(user_id)
+        before = replace(Policy.of(present), devices=listed) if present else None
+        after = change(before or Policy())
+        if after.mode != Mode.LEARN:
+            after = replace(after, learns_until=None)
+        if before == after and present is not None:
+            return present
+        _check(after)
+        version = add_version(
+            user, after, after=present.version if present else 0, before=listed, reason=reason, author=actor
+        )
+        if before is None or before.servers != after.servers:
+            _limit_servers(user, after.servers, actor)
+        if before is not None and after.shuts_out(before):
+            _end_sessions(user)
+        record(actor=actor, event="acl.changed", target=user, version=version.version, mode=after.mode)
+    return version
+
+
+def roll_back(*, user_id: int, version: int, actor: User | None) -> AclConfig:
+    """Set again what an older version said. Learning is not begun again: it would open the doors anew.
+
+    Raises PortalError `not_found`, and what `change_policy` raises.
+    """
+    old = AclConfig.objects.filter(user=user_id, version=version).first()
+    if old is None:
+        raise PortalError(_("There is no such version."), code="not_found", status=404)
+    policy = Policy.of(old)
+    if policy.mode == Mode.LEARN:
+        policy = replace(policy, mode=Mode.CLOSED)
+    reason = _("As in version %(version)s") % {"version": version}
+    return change_policy(user_id=user_id, change=lambda _present: policy, reason=reason, actor=actor)
+
+
+def networks_of(lines: str) -> tuple[str, ...]:
+    """What was typed, one network a line. Raises PortalError `invalid_network` naming the line."""
+    try:
+        return parse_networks(lines.splitlines())
+    except ValueError as error:
+        said = _("“%(text)s” is not a network. It should read like 203.0.113.0/24 or 2001:db8::/32.")
+        raise PortalError(said % {"text": str(error)[:60]}, code="invalid_network", status=422) from error
+
+
+def _check(policy: Policy) -> None:
+    if len(policy.devices) > MOST_DEVICES:
+        said = _("At most %(most)s devices can be listed. Nothing was added.") % {"most": MOST_DEVICES}
+        raise PortalError(said, code="too_many_devices")
+    if len(policy.networks) > MOST_NETWORKS:
+        said = _("At most %(most)s networks can be listed. Nothing was changed.") % {"most": MOST_NETWORKS}
+        raise PortalError(said, code="too_many_networks")
+    if policy.mode == Mode.LEARN and (policy.learns_until is None or policy.learns_until <= now()):
+        raise PortalError(_("Learning needs an end that lies ahead."), code="no_end", status=422)
+    known = set(Server.objects.filter(pk__in=policy.servers).values_list("id", flat=True))
+    if missing := sorted(set(policy.servers) - known):
+        said = _("There is no server %(id)s.") % {"id": missing[0]}
+        raise PortalError(said, code="not_found", status=404)
+
+
+def _limit_servers(user: User, servers: tuple[int, ...], actor: User | None) -> None:
+    for group_id in RelayGroup.objects.filter(owner=user, released_at=None).order_by("pk").values_list("id", flat=True):
+        limit_servers(group_id=group_id, server_ids=servers, actor=actor)
+
+
+def _end_sessions(user: User) -> None:
+    """Restart the user's relays: a relay asks at the door only when somebody connects.
+
+    One whose fresh container has not been seen yet is about to start anyway: ten changes in a row restart it once.
+    """
+    groups = RelayGroup.objects.select_for_update(no_key=True).filter(owner=user, released_at=None).order_by("pk")
+    for group in groups:
+        for relay in group.relays.filter(released_at=None, wanted=Wanted.RUNNING).exclude(server=None):
+            if relay.is_running:
+                relay.group = group
+                restart_in_place(relay)
+
+
+def close_what_has_learned() -> int:
+    """Sweep: policies whose time to learn is over are closed, with every device that came. Returns how many."""
+    write_down()
+    newest = AclConfig.objects.filter(user=OuterRef("user")).order_by("-version").values("id")[:1]
+    over = AclConfig.objects.filter(id=Subquery(newest), mode=AclConfig.Mode.LEARN, learns_until__lte=now())
+    users = list(over.order_by("id").values_list("user", flat=True)[:SWEEP])
+    for user_id in users:
+        change_policy(user_id=user_id, change=_closed, reason=LEARNED, actor=None)
+    return len(users)
+
+
+def _closed(policy: Policy) -> Policy:
+    # Somebody may have begun anew meanwhile.
+    is_over = policy.mode == Mode.LEARN and policy.learns_until is not None and policy.learns_until <= now()
+    return replace(policy, mode=Mode.CLOSED) if is_over else policy
