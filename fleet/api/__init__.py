@@ -2,6 +2,7 @@
 
 # Adds its operations to the router of the servers.
 from . import operations as operations
+from .acl import access
 from .alerts import alerts
 from .common import READ_REFUSALS, REFUSALS
 from .ha import ha
@@ -28,6 +29,7 @@ __all__ = [
     "ContainerRef",
     "RelayBrief",
     "RelayStatus",
+    "access",
     "alerts",
     "container",
     "ha",

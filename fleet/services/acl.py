@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from datetime import timedelta
 
 from django.db import transaction
 from django.db.models import OuterRef, Subquery
@@ -13,10 +14,11 @@ from accounts.models import User
 from accounts.services import record
 from derp_portal.lib.clock import now
 from derp_portal.lib.errors import PortalError
-from fleet.acl.decision import Mode, parse_networks
+from fleet.acl.decision import Decision, Door, Mode, Reason, decide, parse_networks
 from fleet.acl.door_log import write_down
 from fleet.acl.versions import Policy, add_version, current_policy, listed_devices
-from fleet.models import AclConfig, RelayGroup, Server, Wanted
+from fleet.derp.keys import parse_node_key
+from fleet.models import AclConfig, NodeKey, RelayGroup, Server, Wanted
 
 from .groups import limit_servers, restart_in_place
 
@@ -78,6 +80,36 @@ def networks_of(lines: str) -> tuple[str, ...]:
     except ValueError as error:
         said = _("“%(text)s” is not a network. It should read like 203.0.113.0/24 or 2001:db8::/32.")
         raise PortalError(said % {"text": str(error)[:60]}, code="invalid_network", status=422) from error
+
+
+def node_keys_of(keys: Iterable[str]) -> list[str]:
+    """Node keys as they are stored, each once. Raises PortalError `invalid_node_key` naming the first that is none."""
+    found: dict[str, None] = {}
+    for key in keys:
+        try:
+            found[parse_node_key(key.strip())] = None
+        except ValueError as error:
+            said = _("“%(text)s” is not a node key. It should read nodekey: followed by 64 characters (0-9, a-f).")
+            raise PortalError(said % {"text": key[:80]}, code="invalid_node_key", status=422) from error
+    return list(found)
+
+
+def would_admit(*, user_id: int, node_key: str, source: str) -> tuple[Decision, int]:
+    """What the door of a running relay of the user's would say now, and by which version (0 = none yet)."""
+    version = current_policy(user_id)
+    policy = Policy.of(version) if version else Policy()
+    door = Door(
+        relay_id=0,
+        owner_id=user_id,
+        should_run=True,
+        run_until=now() + timedelta(days=1),
+        mode=policy.mode,
+        networks=policy.networks,
+        learns_until=policy.learns_until,
+    )
+    is_listed = NodeKey.objects.filter(owner=user_id, key=node_key).exists()
+    decision = decide(door, source=source, is_listed=is_listed, is_probe=False, moment=now())
+    return decision or Decision.no(Reason.REFUSED_BY_DELEGATE), version.version if version else 0
 
 
 def _check(policy: Policy) -> None:
