@@ -8,6 +8,7 @@ from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
 from derp_portal.lib.append_only import AppendOnly
+from fleet.acl import decision
 
 from .relays import Relay
 
@@ -64,6 +65,18 @@ class AclConfig(AppendOnly):
 class AclLog(models.Model):
     """One answer of a door. Written in batches, a few seconds later; kept for a time, then forgotten."""
 
+    class Reason(models.TextChoices):
+        LISTED = decision.Reason.LISTED, _("listed")
+        NETWORK = decision.Reason.NETWORK, _("from a listed network")
+        LEARNED = decision.Reason.LEARNED, _("came while the door was learning")
+        OPEN = decision.Reason.OPEN, _("the door is open")
+        DELEGATED = decision.Reason.DELEGATED, _("let in by your Headscale")
+        NOT_LISTED = decision.Reason.NOT_LISTED, _("not listed")
+        FULL = decision.Reason.FULL, _("the plan has no room for more devices")
+        REFUSED_BY_DELEGATE = decision.Reason.REFUSED_BY_DELEGATE, _("refused by your Headscale")
+        STOPPED = decision.Reason.STOPPED, _("the relay was stopped")
+        ENDED = decision.Reason.ENDED, _("the lease had ended")
+
     # Named before it is written, so that a batch written twice is one.
     key = models.UUIDField(unique=True, editable=False)
     user = models.ForeignKey(
@@ -75,7 +88,7 @@ class AclLog(models.Model):
     location = models.CharField(_("location"), max_length=80, blank=True)
     acl_version = models.PositiveIntegerField(_("version of the policy"))
     is_allowed = models.BooleanField(_("let in"))
-    reason = models.CharField(_("why"), max_length=24)
+    reason = models.CharField(_("why"), max_length=24, choices=Reason.choices)
     created_at = models.DateTimeField(_("when"))
 
     class Meta:

@@ -1,0 +1,89 @@
+"""Access policies of users, version by version, and what the doors answered."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from django.http import HttpRequest, HttpResponseBase
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+from unfold.decorators import action, display
+
+from derp_portal.lib.asking import Question, act
+from fleet.models import AclConfig, AclLog
+from fleet.services.acl import roll_back
+
+from .base import HistoryAdmin, actor, badge, change_url, link, list_url
+
+MODE_COLOURS: dict[str, str] = {
+    AclConfig.Mode.CLOSED: "success",
+    AclConfig.Mode.LEARN: "info",
+    AclConfig.Mode.DELEGATE: "info",
+    AclConfig.Mode.OPEN: "warning",
+}
+
+
+@admin.register(AclConfig)
+class AclConfigAdmin(HistoryAdmin):
+    """Every version of every policy; the highest of a user is in force."""
+
+    list_display = ("created_at", "show_user", "version", "show_mode", "show_devices", "reason", "author")
+    list_filter = ("mode", "created_at")
+    list_select_related = ("user", "author")
+    search_fields = ("=user__username", "=user__email")
+    ordering = ("-id",)
+    actions_detail = ("set_again",)
+
+    @display(description=gettext_lazy("user"), ordering="user__username")
+    def show_user(self, version: AclConfig) -> str:
+        """With a link."""
+        return link(change_url(version.user), version.user)
+
+    @display(description=gettext_lazy("mode"), ordering="mode")
+    def show_mode(self, version: AclConfig) -> str:
+        """The mode, coloured."""
+        return badge(version.get_mode_display().partition(":")[0], MODE_COLOURS[version.mode])
+
+    @display(description=gettext_lazy("devices"))
+    def show_devices(self, version: AclConfig) -> int:
+        """How many are listed."""
+        return len(version.devices)
+
+    @action(description=gettext_lazy("Set again"), url_path="set-again", icon="history", permissions=["act"])
+    def set_again(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
+        """Make this version the one in force, after asking."""
+        version: AclConfig = self.row_or_404(request, object_id)
+        question = Question(
+            title=_("Set version %(version)s of %(user)s again?") % {"version": version.version, "user": version.user},
+            lines=[
+                _("It becomes a new version. Devices that are not in it lose their connection."),
+                _("One that was learning comes back closed."),
+            ],
+            button=_("Set again"),
+            back=list_url(AclConfig),
+        )
+
+        def do() -> str:
+            made = roll_back(user_id=version.user_id, version=version.version, actor=actor(request))
+            return _("Version %(version)s is in force.") % {"version": made.version}
+
+        return act(self, request, question, do)
+
+    def has_act_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
+        """A version is added, never changed."""
+        return request.user.has_perm("fleet.add_aclconfig")
+
+
+@admin.register(AclLog)
+class AclLogAdmin(HistoryAdmin):
+    """Who knocked at which door, and what it answered."""
+
+    list_display = ("created_at", "show_answer", "reason", "user", "relay", "node_key", "ip_address", "location")
+    list_filter = ("is_allowed", "reason", "created_at")
+    list_select_related = ("user", "relay")
+    search_fields = ("=node_key", "=user__username", "=relay__code", "=ip_address")
+    sortable_by = ()
+
+    @display(description=gettext_lazy("answer"))
+    def show_answer(self, line: AclLog) -> str:
+        """Let in or not, coloured."""
+        return badge(_("Let in"), "success") if line.is_allowed else badge(_("Refused"), "danger")
