@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import Any
 
 import django_filters
@@ -10,7 +11,8 @@ from django.db.models import Q, QuerySet
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 
-from fleet.models import NodeKey, RelayEvent
+from fleet.acl.decision import Mode
+from fleet.models import AclLog, NodeKey, RelayEvent
 from fleet.models.relays import REGION_ID_FIRST, REGION_ID_LAST
 
 
@@ -34,6 +36,44 @@ class DevicesForm(forms.Form):
         ),
         error_messages={"required": _("Paste at least one node key.")},
     )
+
+
+LEARN_HOURS = ((1, _("1 hour")), (24, _("24 hours")), (168, _("7 days")))
+
+
+class PolicyForm(forms.Form):
+    """How a customer's doors decide about devices that are not listed."""
+
+    mode = forms.ChoiceField(
+        label=_("Who may connect"),
+        choices=(
+            (Mode.CLOSED, _("Closed: the devices listed below, and nobody else")),
+            (Mode.LEARN, _("Learning: whoever connects is listed below; after that, closed")),
+            (Mode.OPEN, _("Open: everybody who has your map, at your own risk")),
+        ),
+        widget=forms.RadioSelect,
+    )
+    hours = forms.TypedChoiceField(
+        label=_("Learn for"), choices=LEARN_HOURS, coerce=int, initial=24, required=False, empty_value=24
+    )
+    networks = forms.CharField(
+        label=_("Networks"),
+        required=False,
+        max_length=5000,
+        help_text=_("One a line, such as 203.0.113.0/24. Whoever comes from there gets in without being listed."),
+        widget=forms.Textarea(attrs={"rows": 3, "class": "form-control-code", "spellcheck": "false"}),
+    )
+    is_sure = forms.BooleanField(
+        label=_("I know that strangers find open relays within days, and that their traffic counts as mine."),
+        required=False,
+    )
+
+    def clean(self) -> dict[str, Any]:
+        """Opening takes a second yes; networks come out as they are stored."""
+        given: dict[str, Any] = super().clean() or self.cleaned_data
+        if given.get("mode") == Mode.OPEN and not given.get("is_sure"):
+            self.add_error("is_sure", _("Tick this to open your relays to everybody."))
+        return given
 
 
 class RegionIdForm(forms.Form):
@@ -78,3 +118,31 @@ class EventFilter(django_filters.FilterSet):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.form.fields["search"].widget.attrs["autocomplete"] = "off"
+
+
+class DoorLogFilter(django_filters.FilterSet):
+    """By node key or address, and by what the door answered."""
+
+    search = django_filters.CharFilter(label=_("Search"), method="by_search")
+    is_allowed = django_filters.ChoiceFilter(
+        label=_("Answer"), choices=(("true", _("Let in")), ("false", _("Refused"))), empty_label=_("All")
+    )
+
+    class Meta:
+        model = AclLog
+        fields = ("search", "is_allowed")
+
+    def by_search(self, queryset: QuerySet[AclLog], _name: str, value: str) -> QuerySet[AclLog]:
+        """Of a key its beginning will do; an address is a whole one, which is what the database can compare."""
+        text = value.strip()
+        by_key = Q(node_key__startswith=text if text.startswith("nodekey:") else f"nodekey:{text}")
+        return queryset.filter(by_key | Q(ip_address=text)) if is_address(text) else queryset.filter(by_key)
+
+
+def is_address(text: str) -> bool:
+    """Whether it is an IP address."""
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import django_tables2 as tables
 from django.utils.translation import gettext_lazy as _
 
 from accounts.tables import TIME_CELL
-from fleet.models import Move, NodeKey, RelayEvent
+from fleet.acl.words import differences
+from fleet.models import AclConfig, AclLog, Move, NodeKey, RelayEvent
 from fleet.selectors import why_it_happened, why_it_moved
 
 
@@ -71,3 +75,56 @@ class MoveTable(tables.Table):
     def render_state(self, record: Move) -> str:
         """How far it is."""
         return record.get_state_display()
+
+
+class DoorLogTable(tables.Table):
+    """What the doors answered."""
+
+    created_at = tables.TemplateColumn(TIME_CELL, verbose_name=_("When"))
+    is_allowed = tables.TemplateColumn(template_name="fleet/door_answer.html", verbose_name=_("Answer"))
+    reason = tables.Column(verbose_name=_("Why"), accessor="get_reason_display", order_by="reason")
+    device = tables.Column(verbose_name=_("Device"), empty_values=(), orderable=False)
+    ip_address = tables.Column(verbose_name=_("From"), orderable=False)
+    relay = tables.TemplateColumn("<code>{{ value.code }}</code>", verbose_name=_("Relay"), orderable=False)
+
+    class Meta:
+        attrs = {"aria_label": _("Who knocked")}
+        empty_text = _("Nobody has knocked")
+        order_by = "-created_at"
+
+    def __init__(self, *args: Any, names: Mapping[str, str], **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.names = names
+
+    def render_device(self, record: AclLog) -> str:
+        """Its name where it is listed, else the beginning of its key."""
+        return self.names.get(record.node_key) or f"{record.node_key[:20]}…"
+
+    def render_ip_address(self, record: AclLog) -> str:
+        """With the country."""
+        return f"{record.ip_address} · {record.location}" if record.location else str(record.ip_address)
+
+
+class VersionTable(tables.Table):
+    """The versions of a policy, newest first."""
+
+    version = tables.Column(verbose_name=_("Version"))
+    created_at = tables.TemplateColumn(TIME_CELL, verbose_name=_("Set"))
+    mode = tables.Column(verbose_name=_("Mode"), accessor="get_mode_display", order_by="mode")
+    changes = tables.Column(verbose_name=_("What changed"), empty_values=(), orderable=False)
+    actions = tables.TemplateColumn(
+        template_name="fleet/version_actions.html", verbose_name="", orderable=False, empty_values=()
+    )
+
+    class Meta:
+        attrs = {"aria_label": _("Versions")}
+        empty_text = _("No version found")
+        order_by = "-version"
+
+    def __init__(self, *args: Any, before: Mapping[int, AclConfig], **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.before = before
+
+    def render_changes(self, record: AclConfig) -> str:
+        """Against the version before."""
+        return "; ".join(differences(self.before.get(record.version - 1), record)) or "–"
