@@ -291,9 +291,13 @@ IMAGES_DIR = DATA_DIR / "images"
 # user:password for relay images that name a registry.
 _registry_login = env.str("REGISTRY_LOGIN", default="").partition(":")
 REGISTRY_AUTH = (_registry_login[0], _registry_login[2]) if _registry_login[0] else None
-# A host that has been silent for so long is lost, and its relays move.
+# For so long a new customer's doors let in, and list, whoever comes; then they are closed.
 ACL_LEARN_HOURS = env.int("ACL_LEARN_HOURS", default=24)
-"""For so long a new customer's doors let in, and list, whoever comes; then they are closed."""
+# For so long it is kept who knocked at which door.
+ACL_LOG_DAYS = env.int("ACL_LOG_DAYS", default=90)
+# Where customers may have us speak to although it is not on the public Internet: their own Headscale in our network, say.
+OUTBOUND_ALLOWED_NETWORKS = env.list("OUTBOUND_ALLOWED_NETWORKS", default=[])
+# A host that has been silent for so long is lost, and its relays move.
 FAILOVER_GRACE_SECONDS = env.int("FAILOVER_GRACE_SECONDS", default=60)
 # Ports for relays on this machine in the embedded default; two instances side by side need two ranges.
 LOCAL_PORTS = (23000 + PORT % 100 * 100, 23000 + PORT % 100 * 100 + 99)

@@ -11,7 +11,7 @@ from fleet.selectors import relays
 
 def relay_for(user: User, code: str) -> Relay:
     """The user's own relay, released ones included. Raises Http404."""
-    return get_object_or_404(relays(), code=code, owner=user)
+    return get_object_or_404(relays(), code=code, owner=user, is_removed=False)
 
 
 def node_key_for(user: User, node_key_id: int) -> NodeKey:

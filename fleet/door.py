@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 from derp_portal.lib.clock import now
 from derp_portal.lib.secrets import fingerprint
-from fleet.acl import door_log
+from fleet.acl import delegate, door_log
 from fleet.acl.decision import Decision, Reason, decide
 from fleet.acl.doors import known_of
+from fleet.acl.versions import learn_device
 from fleet.derp.keys import parse_node_key
 
 BODY_LIMIT = 4096
@@ -47,13 +48,16 @@ def admits(secret: str, question: Question) -> bool:
     decision = decide(
         known.door,
         source=source,
-        is_listed=known.is_listed,
+        standing=known.standing,
         is_probe=node_key in known.probe_keys,
         moment=now(),
     )
     if decision is None:
-        # Nobody to ask yet.
-        decision = Decision.no(Reason.REFUSED_BY_DELEGATE)
+        decision = delegate.ask(known.door, node_key=node_key, source=source)
+    if decision.reason == Reason.LEARNED and known.door.most_devices is not None:
+        # Listed at once, since the next one counts; without a limit that waits for the log.
+        if not learn_device(known.door.owner_id, node_key, most=known.door.most_devices):
+            decision = Decision.no(Reason.FULL)
     if decision.reason != Reason.PROBE:
         door_log.note(known.door, decision, node_key=node_key, source=source)
     return decision.is_allowed

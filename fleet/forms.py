@@ -53,9 +53,7 @@ class PolicyForm(forms.Form):
         ),
         widget=forms.RadioSelect,
     )
-    hours = forms.TypedChoiceField(
-        label=_("Learn for"), choices=LEARN_HOURS, coerce=int, initial=24, required=False, empty_value=24
-    )
+    hours = forms.TypedChoiceField(label=_("Learn for"), choices=LEARN_HOURS, coerce=int, initial=24, required=False)
     networks = forms.CharField(
         label=_("Networks"),
         required=False,

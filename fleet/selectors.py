@@ -195,7 +195,7 @@ def relay_events(owner: User) -> QuerySet[RelayEvent]:
 
 def node_keys(owner: User) -> QuerySet[NodeKey]:
     """The devices the owner has listed."""
-    return NodeKey.objects.filter(owner=owner)
+    return NodeKey.objects.filter(owner=owner, is_removed=False)
 
 
 def node_of(relay: Relay) -> NodeSpec | None:

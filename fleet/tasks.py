@@ -8,7 +8,8 @@ import structlog
 from celery import shared_task
 from django.core.cache import cache
 
-from fleet.acl.door_log import write_down
+from fleet.acl.door_log import forget_old_answers, write_down
+from fleet.acl.knocks import forget_old_knocks
 from fleet.metering.cross_check import compare_counters as compare_with_engine
 from fleet.metering.rounds import meter_due as read_due_meters
 from fleet.models import Evacuation, Relay, RelayHealth, Server
@@ -24,6 +25,8 @@ from fleet.services.alert_delivery import deliver_due as deliver_due_alerts
 from fleet.services.alert_delivery import forget_old_deliveries
 from fleet.services.alert_rules import watch_rules as watch_alert_rules
 from fleet.services.authority import renew_client_certificate
+from fleet.services.control_servers import sync_due
+from fleet.services.door_watch import watch_doors as watch_every_door
 from fleet.services.enrolment import look_at_server
 from fleet.services.evacuations import carry_on, carry_on_all, leave_lost_servers, lose_server
 from fleet.services.groups import ensure_relays
@@ -228,6 +231,18 @@ def close_learned() -> None:
 
 
 @shared_task
+def watch_doors() -> None:
+    """Sweep: what the last hour at the doors should tell operators."""
+    watch_every_door()
+
+
+@shared_task
+def sync_devices() -> None:
+    """Sweep: lists of devices follow their owners' control servers."""
+    sync_due()
+
+
+@shared_task
 def deliver_alerts() -> None:
     """Sweep: alerts on their way to operators' channels."""
     deliver_due_alerts()
@@ -244,3 +259,5 @@ def forget_readings() -> None:
     """Sweep: readings become hours, hours become days, and what is too old goes; so do notes of what was delivered."""
     forget_old_readings()
     forget_old_deliveries()
+    forget_old_answers()
+    forget_old_knocks()

@@ -28,6 +28,7 @@ from fleet.acl.versions import Policy, current_policy, listed_devices
 from fleet.forms import DevicesForm, DoorLogFilter, NodeKeyFilter, PolicyForm
 from fleet.models import AclConfig, AclLog
 from fleet.services.acl import change_policy, networks_of, roll_back
+from fleet.services.door_watch import count_error
 from fleet.services.groups import note_map_fetched
 from fleet.tables import DevicesTable, DoorLogTable, VersionTable
 
@@ -45,7 +46,12 @@ def admit(request: HttpRequest, secret: str) -> HttpResponse:
         question = door.read_request(request.read(door.BODY_LIMIT + 1))
     except door.MalformedRequest:
         return HttpResponse("not a DERPAdmitClientRequest\n", status=400, content_type=PLAIN)
-    return JsonResponse({"Allow": door.admits(secret, question)})
+    try:
+        return JsonResponse({"Allow": door.admits(secret, question)})
+    except Exception:
+        # The relay's warden goes by what it remembers then, and operators are told.
+        count_error()
+        raise
 
 
 @require_safe

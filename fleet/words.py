@@ -115,3 +115,26 @@ def advice(code: str) -> str:
 def trouble(code: str) -> str:
     """`code` in the reader's words; an unknown code is shown as it is, "" stays ""."""
     return str(TROUBLE.get(code, code))
+
+
+OUTBOUND: dict[str, Promise] = {
+    "invalid_url": _("This is not an address that can be asked: it should read https://name.example/path."),
+    "private_address": _("This address is not on the public Internet, so we cannot ask there."),
+    "unreachable": _("Nobody answers at that address."),
+    "timeout": _("The answer took too long."),
+    "too_large": _("The answer was too long."),
+    "denied": _("The credentials were not accepted, or may not read devices."),
+    "not_found": _("There is no such tailnet or address."),
+    "bad_answer": _("What answers there does not speak the expected language."),
+    "empty_answer": _("The list of devices came back empty. Yours were kept."),
+    "too_many_devices": _("More devices came back than may be listed. Yours were kept."),
+    "conflict": _("The policy file was changed meanwhile. Look at it again."),
+    "not_ours": _("The policy file has an entry of that number which we did not write. Choose another region id."),
+    "bad_policy_file": _("The policy file cannot be read."),
+    "refused_policy": _("The changed policy file was not accepted."),
+}
+
+
+def outbound_words(code: str) -> str:
+    """Why asking somewhere on a customer's behalf failed, for that customer."""
+    return str(OUTBOUND.get(code, OUTBOUND["bad_answer"]))

@@ -58,6 +58,14 @@ class Plan(models.Model):
         validators=[MinValueValidator(1)],
         help_text=_("Only the ratio between plans counts: it converts days of one plan into days of another."),
     )
+    fails_open = models.BooleanField(
+        _("relays let everybody in while the portal does not answer"),
+        default=True,
+        help_text=_("Else only devices that were let in before: nobody new gets in until the portal is back."),
+    )
+    max_devices = models.PositiveIntegerField(
+        _("devices"), null=True, blank=True, help_text=_("How many a customer may list; empty = no limit.")
+    )
     is_public = models.BooleanField(_("shown to customers"), default=True)
     priority = models.SmallIntegerField(
         _("priority"), default=0, help_text=_("Where room is short, relays of higher ones get a place first.")

@@ -29,8 +29,10 @@ class Reason(StrEnum):
     DELEGATED = "delegated"
     PROBE = "probe"
     NOT_LISTED = "not_listed"
+    REMOVED = "removed"
     FULL = "full"
     REFUSED_BY_DELEGATE = "refused_by_delegate"
+    DELEGATE_AWAY = "delegate_away"
     STOPPED = "stopped"
     ENDED = "ended"
 
@@ -39,8 +41,8 @@ class Reason(StrEnum):
 class Door:
     """What a relay's door goes by: whether the relay should run, and its owner's policy of that version.
 
-    `learns_until` is when a learning policy closes; `room` is how many more devices it may still take down (None = any
-    number).
+    `learns_until` is when a learning policy closes; `most_devices` is how many devices may be listed (None = any
+    number); `fails_open` says what the silence of a customer's own verifier at `delegate_url` means.
     """
 
     relay_id: int
@@ -51,7 +53,9 @@ class Door:
     mode: Mode = Mode.CLOSED
     networks: tuple[str, ...] = ()
     learns_until: datetime | None = None
-    room: int | None = None
+    most_devices: int | None = None
+    delegate_url: str = ""
+    fails_open: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +74,18 @@ class Decision:
         return cls(False, reason)
 
 
-def decide(door: Door, *, source: str, is_listed: bool, is_probe: bool, moment: datetime) -> Decision | None:
+class Standing(StrEnum):
+    """What the customer has said of a device."""
+
+    UNKNOWN = "unknown"
+    LISTED = "listed"
+    REMOVED = "removed"
+
+
+def decide(door: Door, *, source: str, standing: Standing, is_probe: bool, moment: datetime) -> Decision | None:
     """The answer, or None when it is the customer's own verifier that has to be asked.
 
-    A listed device gets in from anywhere, and any device from a listed network. An open or a learning door lets in
+    A device that was removed is turned away from anywhere, as long as it is not listed again. A listed device gets in from anywhere, and any device from a listed network. An open or a learning door lets in
     everybody else too; a learning one that is past its time is closed already, whether or not a sweep has said so.
     """
     if not door.should_run:
@@ -82,7 +94,9 @@ def decide(door: Door, *, source: str, is_listed: bool, is_probe: bool, moment: 
         return Decision.no(Reason.ENDED)
     if is_probe:
         return Decision.yes(Reason.PROBE)
-    if is_listed:
+    if standing == Standing.REMOVED:
+        return Decision.no(Reason.REMOVED)
+    if standing == Standing.LISTED:
         return Decision.yes(Reason.LISTED)
     if is_within(source, door.networks):
         return Decision.yes(Reason.NETWORK)
@@ -92,8 +106,7 @@ def decide(door: Door, *, source: str, is_listed: bool, is_probe: bool, moment: 
         case Mode.DELEGATE:
             return None
         case Mode.LEARN if door.learns_until is not None and moment < door.learns_until:
-            is_full = door.room is not None and door.room <= 0
-            return Decision.no(Reason.FULL) if is_full else Decision.yes(Reason.LEARNED)
+            return Decision.yes(Reason.LEARNED)
     return Decision.no(Reason.NOT_LISTED)
 
 

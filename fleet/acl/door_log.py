@@ -10,24 +10,28 @@ import ipaddress
 import json
 import uuid
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import redis
 import structlog
+from django.conf import settings
 from iptocc import country_code
 
 from derp_portal.lib.clock import now
 from fleet.models import AclLog, NodeKey, Relay
+from fleet.monitoring.retention import delete_in_batches
 
 from .decision import Decision, Door, Reason
 from .doors import store
+from .knocks import note_knocks
 
 log = structlog.get_logger(__name__)
 
 WAITING = "acl:log"
 TAKEN = "acl:log:taken:"
 BATCH = 1000
+SEEN_EVERY = timedelta(minutes=1)
 
 
 def note(door: Door, decision: Decision, *, node_key: str, source: str) -> None:
@@ -75,6 +79,8 @@ def write(lines: Iterable[str | bytes]) -> None:
     live = set(Relay.objects.filter(pk__in={row.relay_id for row in rows}).values_list("id", flat=True))
     AclLog.objects.bulk_create([row for row in rows if row.relay_id in live], ignore_conflicts=True)
     _list_learned(rows)
+    _note_seen(rows)
+    note_knocks(rows)
 
 
 def _row(told: list[Any]) -> AclLog:
@@ -97,8 +103,29 @@ def _row(told: list[Any]) -> AclLog:
 def _list_learned(rows: Iterable[AclLog]) -> None:
     learned = {(row.user_id, row.node_key) for row in rows if row.reason == Reason.LEARNED}
     NodeKey.objects.bulk_create(
-        [NodeKey(owner_id=user_id, key=node_key) for user_id, node_key in sorted(learned)], ignore_conflicts=True
+        [
+            NodeKey(owner_id=user_id, key=node_key, source=NodeKey.Source.LEARNED)
+            for user_id, node_key in sorted(learned)
+        ],
+        ignore_conflicts=True,
     )
+
+
+def _note_seen(rows: Iterable[AclLog]) -> None:
+    """Devices that got in were seen. To the minute: a device that comes and goes is written once."""
+    latest: dict[tuple[int, str], datetime] = {}
+    for row in rows:
+        if row.is_allowed:
+            pair = (row.user_id, row.node_key)
+            latest[pair] = max(latest.get(pair, row.created_at), row.created_at)
+    users, keys = {user for user, _key in latest}, {key for _user, key in latest}
+    stale = []
+    for device in NodeKey.objects.filter(owner__in=users, key__in=keys).only("owner_id", "key", "last_seen_at"):
+        moment = latest.get((device.owner_id, device.key))
+        if moment and (device.last_seen_at is None or moment - device.last_seen_at > SEEN_EVERY):
+            device.last_seen_at = moment
+            stale.append(device)
+    NodeKey.objects.bulk_update(stale, ["last_seen_at"])
 
 
 def _address(source: str) -> str | None:
@@ -118,3 +145,9 @@ def waiting() -> Iterator[int]:
     kept = store()
     for name in (WAITING, *(name.decode() for name in kept.scan_iter(f"{TAKEN}*"))):
         yield int(kept.llen(name))
+
+
+def forget_old_answers() -> None:
+    """Sweep: what is older than operators want to keep."""
+    before = now() - timedelta(days=settings.ACL_LOG_DAYS)
+    delete_in_batches(AclLog.objects.filter(created_at__lt=before).order_by("created_at"))

@@ -19,10 +19,10 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import F
 
-from fleet.models import AclConfig, NodeKey, Relay, Wanted
+from fleet.models import AclConfig, NodeKey, Relay, RelayGroup, Wanted
 from fleet.monitoring.probing import probe_node_keys
 
-from .decision import Door, Mode
+from .decision import Door, Mode, Standing
 
 log = structlog.get_logger(__name__)
 
@@ -37,11 +37,11 @@ FLOOR_SECONDS = 24 * 3600
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A door, the portal's own keys that it lets in, and whether the device in question is listed there."""
+    """A door, the portal's own keys that it lets in, and what is known of the device in question."""
 
     door: Door
     probe_keys: frozenset[str]
-    is_listed: bool
+    standing: Standing
 
 
 @cache
@@ -64,10 +64,10 @@ def known_of(relay_hash: str, node_key: str) -> Known | None:
         found, probe_keys = _unpack(door)
         if found.version >= least:
             if node_key in probe_keys:
-                return Known(found, probe_keys, is_listed=False)
-            version, _colon, listed = (device or b"").partition(b":")
-            if version == str(found.version).encode():
-                return Known(found, probe_keys, listed == b"1")
+                return Known(found, probe_keys, Standing.UNKNOWN)
+            version, _colon, standing = (device or b"").decode().partition(":")
+            if version == str(found.version):
+                return Known(found, probe_keys, Standing(standing))
     known = _from_database(relay_hash, node_key)
     if known is not None and known.door.version >= least:
         _remember(relay_hash, node_key, known)
@@ -106,7 +106,9 @@ def _from_database(relay_hash: str, node_key: str) -> Known | None:
     relay = (
         Relay.objects.filter(admission_hash=relay_hash, released_at=None)
         .only("code", "owner_id", "wanted", "admission_secret")
-        .annotate(run_until=F("group__run_until"), is_owner_active=F("owner__is_active"))
+        .annotate(
+            run_until=F("group__run_until"), fails_open=F("group__fails_open"), is_owner_active=F("owner__is_active")
+        )
         .first()
     )
     if relay is None:
@@ -122,13 +124,34 @@ def _from_database(relay_hash: str, node_key: str) -> Known | None:
         mode=Mode(policy.mode) if policy else Mode.CLOSED,
         networks=tuple(policy.networks) if policy else (),
         learns_until=policy.learns_until if policy else None,
+        most_devices=most_devices_of(relay.owner_id),
+        delegate_url=policy.delegate_url if policy else "",
+        fails_open=facts.fails_open,
     )
-    is_listed = NodeKey.objects.filter(owner=relay.owner_id, key=node_key).exists()
-    return Known(door, frozenset(probe_node_keys(relay)), is_listed)
+    return Known(door, frozenset(probe_node_keys(relay)), standing_of(relay.owner_id, node_key))
+
+
+def standing_of(user_id: int, node_key: str) -> Standing:
+    """What the user has said of the device."""
+    removed = NodeKey.objects.filter(owner=user_id, key=node_key).values_list("is_removed", flat=True).first()
+    if removed is None:
+        return Standing.UNKNOWN
+    return Standing.REMOVED if removed else Standing.LISTED
+
+
+def most_devices_of(user_id: int) -> int | None:
+    """How many devices the user's plans allow him to list, all together; None without a limit."""
+    limits = list(
+        RelayGroup.objects.filter(owner=user_id, released_at=None)
+        .exclude(wanted=Wanted.ABSENT)
+        .values_list("max_devices", flat=True)
+    )
+    known = [limit for limit in limits if limit is not None]
+    return sum(known) if limits and len(known) == len(limits) else None
 
 
 def _remember(relay_hash: str, node_key: str, known: Known) -> None:
-    device = f"{known.door.version}:{int(known.is_listed)}"
+    device = f"{known.door.version}:{known.standing}"
     try:
         with store().pipeline(transaction=False) as pipe:
             pipe.set(_door_name(relay_hash), _pack(known), ex=DOOR_SECONDS)
@@ -144,15 +167,15 @@ def _pack(known: Known) -> str:
     return json.dumps(
         [
             *(door.relay_id, door.owner_id, door.should_run, door.run_until.timestamp(), door.version, door.mode),
-            *(door.networks, learns_until, door.room, sorted(known.probe_keys)),
+            *(door.networks, learns_until, door.most_devices, door.delegate_url, door.fails_open),
+            sorted(known.probe_keys),
         ]
     )
 
 
 def _unpack(text: bytes) -> tuple[Door, frozenset[str]]:
-    relay_id, owner_id, should_run, run_until, version, mode, networks, learns_until, room, probe_keys = json.loads(
-        text
-    )
+    relay_id, owner_id, should_run, run_until, version, mode, networks, learns_until, *rest = json.loads(text)
+    most_devices, delegate_url, fails_open, probe_keys = rest
     door = Door(
         relay_id=relay_id,
         owner_id=owner_id,
@@ -162,7 +185,9 @@ def _unpack(text: bytes) -> tuple[Door, frozenset[str]]:
         mode=Mode(mode),
         networks=tuple(networks),
         learns_until=datetime.fromtimestamp(learns_until, UTC) if learns_until else None,
-        room=room,
+        most_devices=most_devices,
+        delegate_url=delegate_url,
+        fails_open=fails_open,
     )
     return door, frozenset(probe_keys)
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from types import MappingProxyType
 
 from django.conf import settings
 from django.db import transaction
@@ -29,6 +28,8 @@ class Policy:
     networks: tuple[str, ...] = ()
     servers: tuple[int, ...] = ()
     learns_until: datetime | None = None
+    removed: frozenset[str] = frozenset()
+    delegate_url: str = ""
 
     @classmethod
     def of(cls, version: AclConfig) -> Policy:
@@ -38,14 +39,25 @@ class Policy:
             networks=tuple(version.networks),
             servers=tuple(version.servers),
             learns_until=version.learns_until,
+            removed=frozenset(version.removed),
+            delegate_url=version.delegate_url,
         )
 
-    def shuts_out(self, before: Policy) -> bool:
-        """Whether somebody who got in by `before` may not get in by this: then live sessions have to end."""
-        if before.devices.keys() - self.devices.keys() or set(before.networks) - set(self.networks):
+    def shuts_out(self, before: Policy, *, superseded: Collection[str] = ()) -> bool:
+        """Whether somebody who got in by `before` may not get in by this: then live sessions have to end.
+
+        `superseded` are keys that no device has any more.
+        """
+        if before.devices.keys() - self.devices.keys() - set(superseded):
+            return True
+        if set(before.networks) - set(self.networks) or self.removed - before.removed:
+            return True
+        if self.mode == before.mode == Mode.DELEGATE and self.delegate_url != before.delegate_url:
             return True
         return OPENNESS[self.mode] < OPENNESS[before.mode]
 
+
+NOTHING = Policy()
 
 OPENNESS = {Mode.CLOSED: 0, Mode.DELEGATE: 1, Mode.LEARN: 2, Mode.OPEN: 3}
 """What lets in more stands higher. Whoever a customer's own verifier let in may be unknown to the list."""
@@ -69,7 +81,21 @@ def ensure_policy(*, user: User) -> AclConfig:
 
 def listed_devices(user_id: int) -> dict[str, str]:
     """Names by node key of all that are listed now, those included that a learning door listed since the version."""
-    return dict(NodeKey.objects.filter(owner=user_id).order_by("id").values_list("key", "name"))
+    listed = NodeKey.objects.filter(owner=user_id, is_removed=False)
+    return dict(listed.order_by("id").values_list("key", "name"))
+
+
+def learn_device(user_id: int, node_key: str, *, most: int) -> bool:
+    """List a device that came to a learning door, as long as there is room; whether it is listed now."""
+    with transaction.atomic():
+        User.objects.select_for_update(no_key=True).get(pk=user_id)
+        devices = NodeKey.objects.filter(owner=user_id)
+        if devices.filter(key=node_key).exists():
+            return devices.filter(key=node_key, is_removed=False).exists()
+        if devices.filter(is_removed=False).count() >= most:
+            return False
+        NodeKey.objects.create(owner_id=user_id, key=node_key, source=NodeKey.Source.LEARNED)
+        return True
 
 
 def add_version(
@@ -77,11 +103,14 @@ def add_version(
     policy: Policy,
     *,
     after: int = 0,
-    before: Mapping[str, str] = MappingProxyType({}),
+    before: Policy = NOTHING,
+    source: NodeKey.Source = NodeKey.Source.HAND,
     reason: str = "",
     author: User | None,
 ) -> AclConfig:
-    """Put the policy in force as the version that follows `after`; `before` are the devices it was made from.
+    """Put the policy in force as the version that follows `after`; `before` is the policy it was made from.
+
+    Devices that are new in it came from `source`.
 
     Call with the user locked.
     """
@@ -93,21 +122,26 @@ def add_version(
         networks=list(policy.networks),
         servers=list(policy.servers),
         learns_until=policy.learns_until,
+        removed=sorted(policy.removed),
+        delegate_url=policy.delegate_url,
         reason=reason[:LONGEST_REASON],
         author=author,
     )
-    _list_devices(user, before, policy.devices)
+    _list_devices(user, before, policy, source)
     raise_floor(user.pk, version.version)
     return version
 
 
-def _list_devices(user: User, before: Mapping[str, str], after: Mapping[str, str]) -> None:
+def _list_devices(user: User, before: Policy, after: Policy, source: NodeKey.Source) -> None:
     """Make the rows that doors look at those of the version. What a learning door lists meanwhile is left alone."""
-    NodeKey.objects.filter(owner=user, key__in=before.keys() - after.keys()).delete()
+    kept = after.devices.keys() | after.removed
+    NodeKey.objects.filter(owner=user, key__in=(before.devices.keys() | before.removed) - kept).delete()
+    rows = [
+        NodeKey(owner=user, key=key, name=name, source=source)
+        for key, name in after.devices.items()
+        if before.devices.get(key) != name
+    ]
+    rows += [NodeKey(owner=user, key=key, is_removed=True) for key in sorted(after.removed - before.removed)]
     NodeKey.objects.bulk_create(
-        [NodeKey(owner=user, key=key, name=name) for key, name in after.items() if key not in before],
-        ignore_conflicts=True,
+        rows, update_conflicts=True, unique_fields=["owner", "key"], update_fields=["name", "is_removed"]
     )
-    for key in before.keys() & after.keys():
-        if before[key] != after[key]:
-            NodeKey.objects.filter(owner=user, key=key).update(name=after[key])

@@ -178,7 +178,7 @@ def in_force(request: HttpRequest, query: Query[OneQuery]) -> dict[str, Any]:
     if version is None:
         raise Http404
     shown = _show(version)
-    listed = NodeKey.objects.filter(owner=owner).order_by("id").values("key", "name")
+    listed = NodeKey.objects.filter(owner=owner, is_removed=False).order_by("id").values("key", "name")
     # A learning door has listed some since the version was set.
     return {"success": True, "acl": shown | {"devices": list(listed)}}
 

@@ -5,6 +5,8 @@ from derp_portal.lib.beat import LATEST_BEAT_MIGRATION, seed
 SWEEPS = [
     ("Fleet: write down what doors answered", "fleet.tasks.write_door_log", 5),
     ("Fleet: close doors that have learned", "fleet.tasks.close_learned", 60),
+    ("Fleet: watch the doors", "fleet.tasks.watch_doors", 300),
+    ("Fleet: follow control servers", "fleet.tasks.sync_devices", 60),
 ]
 
 

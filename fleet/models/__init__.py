@@ -1,6 +1,6 @@
 """Tables of the fleet, by what they describe: hosts, relays, their moves, and what was seen of them."""
 
-from .acl import AclConfig, AclLog
+from .acl import AclConfig, AclLog, ControlServer, Knock
 from .alerts import Alert, AlertChannel, AlertDelivery, AlertRule, Breach, Silence
 from .hosts import Authority, Port, Region, Server, ServerEvent
 from .metrics import Measurement, Metric, ServerLoad
@@ -13,6 +13,8 @@ from .traffic import Meter, QuotaPeriod, Traffic, TrafficPack, UserLimit
 __all__ = [
     "AclConfig",
     "AclLog",
+    "ControlServer",
+    "Knock",
     "Alert",
     "AlertChannel",
     "AlertDelivery",

@@ -31,6 +31,10 @@ class Alert(models.Model):
         FOREIGN_HOST = "foreign_host", _("A server is not ours to use")
         CERTIFICATE_ENDS = "certificate_ends", _("A certificate ends soon")
         COUNTERS_DIFFER = "counters_differ", _("Traffic books and an engine's counters differ")
+        UNKNOWN_KEYS = "unknown_keys", _("Many unknown devices knock")
+        MANY_SOURCES = "many_sources", _("A device connects from many addresses")
+        OPEN_RELAY = "open_relay", _("An open relay is used by many")
+        DOOR_ERRORS = "door_errors", _("The door could not answer")
         METRIC = "metric", _("A figure is over its threshold")
         MANUAL = "manual", _("Sent by hand")
 

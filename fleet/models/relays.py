@@ -68,6 +68,14 @@ class RelayGroup(models.Model):
         _("counts by calendar month"), default=False, help_text=_("Else over the whole quota period.")
     )
     over_quota_since = models.DateTimeField(_("over its quota since"), null=True, blank=True, editable=False)
+    fails_open = models.BooleanField(
+        _("lets everybody in while the portal does not answer"),
+        default=True,
+        help_text=_("Else those that were let in before, and nobody else."),
+    )
+    max_devices = models.PositiveIntegerField(
+        _("devices"), null=True, blank=True, help_text=_("How many may be listed; empty = no limit.")
+    )
     map_token = SecretTextField(blank=True, null=True)
     map_token_hash = models.CharField(max_length=64, unique=True, null=True, blank=True)
     map_fetched_at = models.DateTimeField(_("map URL last fetched"), null=True, blank=True, editable=False)
@@ -183,13 +191,33 @@ class Relay(models.Model):
 
 
 class NodeKey(models.Model):
-    """A device its owner has listed. Once there is one, only listed devices get through the owner's doors."""
+    """A device its owner has listed, or has removed so that it does not come back by itself."""
+
+    class Source(models.TextChoices):
+        """How it came to be listed."""
+
+        HAND = "hand", _("by hand")
+        LEARNED = "learned", _("came while the door was learning")
+        APPROVED = "approved", _("knocked and was approved")
+        SYNCED = "synced", _("from your control server")
 
     owner = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="node_keys", verbose_name=_("owner")
     )
     key = models.CharField(_("node key"), max_length=72, help_text=_("nodekey: and 64 hexadecimal digits"))
     name = models.CharField(_("name"), max_length=80, blank=True)
+    source = models.CharField(_("source"), max_length=8, choices=Source.choices, default=Source.HAND)
+    control_server = models.ForeignKey(
+        "fleet.ControlServer",
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="devices",
+        verbose_name=_("control server"),
+    )
+    remote_id = models.CharField(_("id at its control server"), max_length=80, blank=True, editable=False)
+    is_removed = models.BooleanField(_("removed"), default=False)
+    last_seen_at = models.DateTimeField(_("last seen"), null=True, blank=True, editable=False)
     created_at = models.DateTimeField(_("added"), auto_now_add=True)
 
     class Meta:

@@ -26,6 +26,9 @@ SECRETS = ("derper_key", "certificate_key", "admission_secret", "debug_key")
 CLOCK_STANDS = Exists(Outage.objects.filter(group=OuterRef("group"), ended_at=None))
 """Of a relay: its group has an open outage, so that its deadline is being put off."""
 
+FAILS_CLOSED = "-verify-client-url-fail-open=false"
+"""With it the relay lets in nobody while the portal does not answer, but for whom the warden remembers."""
+
 FENCE_SLACK = timedelta(minutes=5)
 """The host's own deadline is so much later than ours: it acts only when we do not, and its clock may be ahead."""
 
@@ -114,6 +117,7 @@ def _public_args(relay: Relay) -> list[str]:
         *("-hostname", relay.host_name),
         *("-rate-config", f"{RELAY_DIR}/{RATE_FILE}"),
         *("-home", "blank"),
+        *(() if relay.group.fails_open else (FAILS_CLOSED,)),
     ]
 
 

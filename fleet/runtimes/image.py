@@ -148,6 +148,8 @@ def pack_image(name: str, derper: bytes, warden: bytes, ca_bundle: bytes) -> byt
         _Member(CA_PATH, ca_bundle, 0o644),
         # A new volume copies owner and mode from here: the relay may read its files, not add to them.
         _Member("relay", None, 0o755),
+        # But for who was let in, which the warden writes down.
+        _Member("relay/door", None, 0o700, owner=RELAY_UID),
     )
     layer_digest = hashlib.sha256(layer).hexdigest()
     config = _json(
@@ -180,11 +182,12 @@ def pack_image(name: str, derper: bytes, warden: bytes, ca_bundle: bytes) -> byt
 class _Member(tarfile.TarInfo):
     """One entry that carries no trace of who built it, or when. `content=None` is a folder."""
 
-    def __init__(self, name: str, content: bytes | None, mode: int) -> None:
+    def __init__(self, name: str, content: bytes | None, mode: int, owner: int = 0) -> None:
         super().__init__(name)
         self.content = content or b""
         self.size = len(self.content)
         self.mode = mode
+        self.uid = self.gid = owner
         self.type = tarfile.DIRTYPE if content is None else tarfile.REGTYPE
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from datetime import timedelta
 
@@ -14,11 +14,15 @@ from accounts.models import User
 from accounts.services import record
 from derp_portal.lib.clock import now
 from derp_portal.lib.errors import PortalError
-from fleet.acl.decision import Decision, Door, Mode, Reason, decide, parse_networks
+from derp_portal.lib.outbound import OutboundFailure, check_url
+from fleet.acl import delegate
+from fleet.acl.decision import Decision, Door, Mode, decide, parse_networks
 from fleet.acl.door_log import write_down
+from fleet.acl.doors import most_devices_of, standing_of
 from fleet.acl.versions import Policy, add_version, current_policy, listed_devices
 from fleet.derp.keys import parse_node_key
 from fleet.models import AclConfig, NodeKey, RelayGroup, Server, Wanted
+from fleet.words import outbound_words
 
 from .groups import limit_servers, restart_in_place
 
@@ -29,33 +33,62 @@ LEARNED = "learned"
 """The reason of the version in which a policy closed by itself."""
 
 
-def change_policy(*, user_id: int, change: Callable[[Policy], Policy], reason: str, actor: User | None) -> AclConfig:
+def change_policy(
+    *,
+    user_id: int,
+    change: Callable[[Policy], Policy],
+    source: NodeKey.Source = NodeKey.Source.HAND,
+    superseded: Collection[str] = (),
+    reason: str,
+    actor: User | None,
+) -> AclConfig:
     """Make `change` of the policy in force a new version, and bring devices, servers and live sessions in line.
 
-    A change that changes nothing gives the version in force. Raises PortalError: `too_many_devices`,
+    A change that changes nothing gives the version in force. New devices came from `source`; `superseded` keys belong to
+    no device any more, so that nobody has to be cut off for them. Raises PortalError: `too_many_devices`,
     `too_many_networks`, `no_end` for learning without an end ahead, `not_found` for servers that are not there, and
     whatever `limit_servers` raises; then nothing was changed.
     """
     with transaction.atomic():
         user = User.objects.select_for_update(no_key=True).get(pk=user_id)
         present = current_policy(user_id)
-        listed = listed_devices(user_id)
-        before = replace(Policy.of(present), devices=listed) if present else None
+        before = policy_now(user_id, present) if present else None
         after = change(before or Policy())
-        if after.mode != Mode.LEARN:
-            after = replace(after, learns_until=None)
+        after = _tidy(after)
         if before == after and present is not None:
             return present
-        _check(after)
+        _check(after, before or Policy(), most_devices_of(user_id))
         version = add_version(
-            user, after, after=present.version if present else 0, before=listed, reason=reason, author=actor
+            user,
+            after,
+            after=present.version if present else 0,
+            before=before or Policy(),
+            source=source,
+            reason=reason,
+            author=actor,
         )
         if before is None or before.servers != after.servers:
             _limit_servers(user, after.servers, actor)
-        if before is not None and after.shuts_out(before):
+        if before is not None and after.shuts_out(before, superseded=superseded):
             _end_sessions(user)
         record(actor=actor, event="acl.changed", target=user, version=version.version, mode=after.mode)
     return version
+
+
+def policy_now(user_id: int, version: AclConfig) -> Policy:
+    """What that version, the one in force, says with the devices that are listed now."""
+    return replace(Policy.of(version), devices=listed_devices(user_id))
+
+
+def _tidy(policy: Policy) -> Policy:
+    """Only a learning policy has an end, only a delegating one an address; what is listed is not removed."""
+    removed = frozenset(sorted(policy.removed - policy.devices.keys())[:MOST_DEVICES])
+    return replace(
+        policy,
+        learns_until=policy.learns_until if policy.mode == Mode.LEARN else None,
+        delegate_url=policy.delegate_url if policy.mode == Mode.DELEGATE else "",
+        removed=removed,
+    )
 
 
 def roll_back(*, user_id: int, version: int, actor: User | None) -> AclConfig:
@@ -71,6 +104,14 @@ def roll_back(*, user_id: int, version: int, actor: User | None) -> AclConfig:
         policy = replace(policy, mode=Mode.CLOSED)
     reason = _("As in version %(version)s") % {"version": version}
     return change_policy(user_id=user_id, change=lambda _present: policy, reason=reason, actor=actor)
+
+
+def check_delegate(url: str) -> None:
+    """Raises PortalError `invalid_url` or `private_address` unless a customer may have us ask there."""
+    try:
+        check_url(url)
+    except OutboundFailure as failure:
+        raise PortalError(outbound_words(failure.code), code=failure.code, status=422) from failure
 
 
 def networks_of(lines: str) -> tuple[str, ...]:
@@ -106,16 +147,21 @@ def would_admit(*, user_id: int, node_key: str, source: str) -> tuple[Decision, 
         mode=policy.mode,
         networks=policy.networks,
         learns_until=policy.learns_until,
+        delegate_url=policy.delegate_url,
     )
-    is_listed = NodeKey.objects.filter(owner=user_id, key=node_key).exists()
-    decision = decide(door, source=source, is_listed=is_listed, is_probe=False, moment=now())
-    return decision or Decision.no(Reason.REFUSED_BY_DELEGATE), version.version if version else 0
+    standing = standing_of(user_id, node_key)
+    decision = decide(door, source=source, standing=standing, is_probe=False, moment=now())
+    return decision or delegate.ask(door, node_key=node_key, source=source), version.version if version else 0
 
 
-def _check(policy: Policy) -> None:
-    if len(policy.devices) > MOST_DEVICES:
-        said = _("At most %(most)s devices can be listed. Nothing was added.") % {"most": MOST_DEVICES}
+def _check(policy: Policy, before: Policy, limit: int | None) -> None:
+    most = MOST_DEVICES if limit is None else min(limit, MOST_DEVICES)
+    # Whoever has more than a new plan allows keeps them, and may take some off.
+    if len(policy.devices) > most and policy.devices.keys() - before.devices.keys():
+        said = _("At most %(most)s devices can be listed. Nothing was added.") % {"most": most}
         raise PortalError(said, code="too_many_devices")
+    if policy.mode == Mode.DELEGATE:
+        check_delegate(policy.delegate_url)
     if len(policy.networks) > MOST_NETWORKS:
         said = _("At most %(most)s networks can be listed. Nothing was changed.") % {"most": MOST_NETWORKS}
         raise PortalError(said, code="too_many_networks")

@@ -23,6 +23,10 @@ WORDS: dict[str, Promise | str] = {
         "Server %(server)s: for %(count)s of its relays the traffic books are far from what the engine counted;"
         " for %(relay)s %(booked)s were booked while %(carried)s passed."
     ),
+    Kind.UNKNOWN_KEYS: _("%(count)s unknown devices knocked at the doors of %(user)s within an hour."),
+    Kind.MANY_SOURCES: _("A device of %(user)s connected from %(count)s addresses within an hour: %(node_key)s"),
+    Kind.OPEN_RELAY: _("The relays of %(user)s are open, and %(count)s devices used them within an hour."),
+    Kind.DOOR_ERRORS: _("The door could not answer %(count)s times within five minutes. The log says why."),
     Kind.METRIC: _("Server %(server)s, %(metric)s: reached %(value)s, threshold %(threshold)s (%(rule)s)."),
     Kind.MANUAL: "%(text)s",
 }

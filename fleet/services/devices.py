@@ -38,11 +38,13 @@ def add_node_keys(*, owner: User, lines: str, actor: User) -> list[NodeKey]:
                 line=number,
             ) from error
     with transaction.atomic():
-        known = set(NodeKey.objects.filter(owner=owner).values_list("key", flat=True))
+        known = set(NodeKey.objects.filter(owner=owner, is_removed=False).values_list("key", flat=True))
         change_policy(
             user_id=owner.pk,
             # What is known keeps its name.
-            change=lambda policy: replace(policy, devices={**wanted, **policy.devices}),
+            change=lambda policy: replace(
+                policy, devices={**wanted, **policy.devices}, removed=policy.removed - wanted.keys()
+            ),
             reason="",
             actor=actor,
         )
@@ -57,7 +59,10 @@ def remove_node_key(*, node_key_id: int, owner: User, actor: User) -> None:
         change_policy(
             user_id=owner.pk,
             change=lambda policy: replace(
-                policy, devices={key: name for key, name in policy.devices.items() if key != gone}
+                policy,
+                devices={key: name for key, name in policy.devices.items() if key != gone},
+                # Or a door that learns would list it again.
+                removed=policy.removed | {gone},
             ),
             reason="",
             actor=actor,

@@ -44,7 +44,8 @@ class GroupTerms:
 
     `region_ids` empty means anywhere; `speed` is bytes per second, 0 for no limit; `quota_bytes` None for no
     limit within `period` (start, end), or within each calendar month if `is_monthly`. `priority` decides who gets a
-    place first where room is short.
+    place first where room is short. `fails_open` says what a silent portal means at the doors; `max_devices` is how
+    many the owner may list, None for any number.
     """
 
     relay_count: int = 1
@@ -54,6 +55,8 @@ class GroupTerms:
     period: tuple[datetime, datetime] | None = None
     is_monthly: bool = False
     priority: int = 0
+    fails_open: bool = True
+    max_devices: int | None = None
 
 
 def create_group(*, owner: User, label: str, run_until: datetime, terms: GroupTerms, actor: User | None) -> RelayGroup:
@@ -160,8 +163,9 @@ def _apply_terms(group: RelayGroup, terms: GroupTerms) -> None:
     group.quota_bytes = terms.quota_bytes
     group.period_start, group.period_end = start, end
     group.is_monthly, group.priority = terms.is_monthly, terms.priority
+    group.fails_open, group.max_devices = terms.fails_open, terms.max_devices
     fields = ["relay_count", "speed_bytes_per_second", "quota_bytes", "period_start", "period_end"]
-    group.save(update_fields=[*fields, "is_monthly", "priority"])
+    group.save(update_fields=[*fields, "is_monthly", "priority", "fails_open", "max_devices"])
     group.regions.set(terms.region_ids)
 
 

@@ -33,7 +33,10 @@ class PlanAdmin(EditableAdmin):
     filter_horizontal = ("regions",)
     fieldsets = (
         (None, {"fields": (("name", "name_zh"), ("code", "position"), "is_public")}),
-        (gettext_lazy("What it gives"), {"fields": (("days", "day_value"), "relay_count")}),
+        (
+            gettext_lazy("What it gives"),
+            {"fields": (("days", "day_value"), "relay_count", ("max_devices", "fails_open"))},
+        ),
         (gettext_lazy("Limits"), {"fields": ("speed_bytes_per_second", ("quota_bytes", "quota_period"), "regions")}),
     )
 

@@ -32,6 +32,8 @@ class PlanOut(Schema):
     name: str = Field(description="In the reader's language.")
     days: int
     relay_count: int
+    max_devices: int | None
+    fails_open: bool
     speed_bytes_per_second: int = Field(description="For each device; 0 means no limit.")
     quota_bytes: int | None = Field(description="For each quota period; null means no limit.")
     quota_period: Plan.QuotaPeriod = Field(description="`term`: the whole term; `month`: each calendar month.")
@@ -252,7 +254,16 @@ def show_lease(one: Lease) -> dict[str, Any]:
 
 
 def _show_plan(one: Plan) -> dict[str, Any]:
-    names = ("code", "days", "relay_count", "speed_bytes_per_second", "quota_bytes", "quota_period")
+    names = (
+        "code",
+        "days",
+        "relay_count",
+        "max_devices",
+        "fails_open",
+        "speed_bytes_per_second",
+        "quota_bytes",
+        "quota_period",
+    )
     return {name: getattr(one, name) for name in names} | {
         "name": one.local_name,
         "regions": [region.code for region in one.regions.all()],

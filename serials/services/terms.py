@@ -162,6 +162,8 @@ def group_terms(term: LeaseTerm) -> GroupTerms:
         period=(quota_start(term), term.ends_at),
         is_monthly=plan.quota_period == plan.QuotaPeriod.MONTH,
         priority=plan.priority,
+        fails_open=plan.fails_open,
+        max_devices=plan.max_devices,
     )
 
 

@@ -42,6 +42,11 @@ func run(arguments []string) int {
 		log.Print(err)
 		return startFailure(err)
 	}
+	arguments, err = openDoor(arguments)
+	if err != nil {
+		log.Print(err)
+		return exitFailed
+	}
 	children := make(chan os.Signal, 1) // One is enough: reap takes whoever is there.
 	signal.Notify(children, syscall.SIGCHLD)
 	orders := make(chan os.Signal, 16)
