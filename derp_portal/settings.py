@@ -295,7 +295,7 @@ REGISTRY_AUTH = (_registry_login[0], _registry_login[2]) if _registry_login[0] e
 ACL_LEARN_HOURS = env.int("ACL_LEARN_HOURS", default=24)
 # For so long it is kept who knocked at which door.
 ACL_LOG_DAYS = env.int("ACL_LOG_DAYS", default=90)
-# Where customers may have us speak to although it is not on the public Internet: their own Headscale in our network, say.
+# Where customers may have us speak to although it is not on the public Internet, such as a Headscale in our network.
 OUTBOUND_ALLOWED_NETWORKS = env.list("OUTBOUND_ALLOWED_NETWORKS", default=[])
 # A host that has been silent for so long is lost, and its relays move.
 FAILOVER_GRACE_SECONDS = env.int("FAILOVER_GRACE_SECONDS", default=60)
@@ -402,6 +402,10 @@ UNFOLD = {
                     _menu(_("Moves"), "moving", "fleet", "move"),
                     _menu(_("Roll-outs"), "deployed_code_update", "fleet", "rollout"),
                     _menu(_("Devices"), "devices", "fleet", "nodekey"),
+                    _menu(_("Access policies"), "shield_lock", "fleet", "aclconfig"),
+                    _menu(_("At the doors"), "door_front", "fleet", "acllog"),
+                    _menu(_("Knocks"), "waving_hand", "fleet", "knock"),
+                    _menu(_("Control servers"), "sync", "fleet", "controlserver"),
                     _menu(_("Health"), "monitor_heart", "fleet", "relayhealth"),
                     _menu(_("Uptime"), "check_circle", "fleet", "relayuptime"),
                     _menu(_("Outages"), "cloud_off", "fleet", "outage"),

@@ -11,9 +11,9 @@ from fleet.selectors import relays
 
 def relay_for(user: User, code: str) -> Relay:
     """The user's own relay, released ones included. Raises Http404."""
-    return get_object_or_404(relays(), code=code, owner=user, is_removed=False)
+    return get_object_or_404(relays(), code=code, owner=user)
 
 
 def node_key_for(user: User, node_key_id: int) -> NodeKey:
     """The user's own device. Raises Http404."""
-    return get_object_or_404(NodeKey, pk=node_key_id, owner=user)
+    return get_object_or_404(NodeKey, pk=node_key_id, owner=user, is_removed=False)

@@ -54,10 +54,10 @@ def admits(secret: str, question: Question) -> bool:
     )
     if decision is None:
         decision = delegate.ask(known.door, node_key=node_key, source=source)
-    if decision.reason == Reason.LEARNED and known.door.most_devices is not None:
-        # Listed at once, since the next one counts; without a limit that waits for the log.
-        if not learn_device(known.door.owner_id, node_key, most=known.door.most_devices):
-            decision = Decision.no(Reason.FULL)
+    most = known.door.most_devices
+    # Listed at once where there is a limit, since the next one counts; without one that waits for the log.
+    if decision.reason == Reason.LEARNED and most is not None and not learn_device(known.door.owner_id, node_key, most):
+        decision = Decision.no(Reason.FULL)
     if decision.reason != Reason.PROBE:
         door_log.note(known.door, decision, node_key=node_key, source=source)
     return decision.is_allowed

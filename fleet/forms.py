@@ -12,7 +12,7 @@ from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 
 from fleet.acl.decision import Mode
-from fleet.models import AclLog, NodeKey, RelayEvent
+from fleet.models import AclLog, ControlServer, NodeKey, RelayEvent
 from fleet.models.relays import REGION_ID_FIRST, REGION_ID_LAST
 
 
@@ -49,6 +49,7 @@ class PolicyForm(forms.Form):
         choices=(
             (Mode.CLOSED, _("Closed: the devices listed below, and nobody else")),
             (Mode.LEARN, _("Learning: whoever connects is listed below; after that, closed")),
+            (Mode.DELEGATE, _("Your own Headscale decides: it is asked at every connection")),
             (Mode.OPEN, _("Open: everybody who has your map, at your own risk")),
         ),
         widget=forms.RadioSelect,
@@ -61,6 +62,15 @@ class PolicyForm(forms.Form):
         help_text=_("One a line, such as 203.0.113.0/24. Whoever comes from there gets in without being listed."),
         widget=forms.Textarea(attrs={"rows": 3, "class": "form-control-code", "spellcheck": "false"}),
     )
+    delegate_url = forms.CharField(
+        label=_("Your Headscale's verifier"),
+        required=False,
+        max_length=500,
+        help_text=_(
+            "Such as https://headscale.example.com/verify. While it is silent, devices it let in that day stay in."
+        ),
+        widget=forms.URLInput(attrs={"spellcheck": "false", "placeholder": "https://…/verify"}),
+    )
     is_sure = forms.BooleanField(
         label=_("I know that strangers find open relays within days, and that their traffic counts as mine."),
         required=False,
@@ -71,6 +81,46 @@ class PolicyForm(forms.Form):
         given: dict[str, Any] = super().clean() or self.cleaned_data
         if given.get("mode") == Mode.OPEN and not given.get("is_sure"):
             self.add_error("is_sure", _("Tick this to open your relays to everybody."))
+        if given.get("mode") == Mode.DELEGATE and not given.get("delegate_url", "").strip():
+            self.add_error("delegate_url", _("Which address is to be asked?"))
+        return given
+
+
+class ControlServerForm(forms.Form):
+    """Where a customer's devices are known, and what opens it."""
+
+    kind = forms.ChoiceField(label=_("Control server"), choices=ControlServer.Kind.choices, widget=forms.RadioSelect)
+    address = forms.CharField(
+        label=_("Address of Headscale"),
+        required=False,
+        max_length=500,
+        widget=forms.URLInput(attrs={"spellcheck": "false", "placeholder": "https://headscale.example.com"}),
+    )
+    client_id = forms.CharField(
+        label=_("OAuth client ID of Tailscale"),
+        required=False,
+        max_length=100,
+        help_text=_("Empty for an API access token."),
+        widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
+    )
+    credential = forms.CharField(
+        label=_("Secret or key"),
+        max_length=500,
+        widget=forms.PasswordInput(attrs={"autocomplete": "off"}),
+    )
+    tailnet = forms.CharField(
+        label=_("Tailnet"),
+        required=False,
+        max_length=200,
+        help_text=_("Only for Tailscale; empty for the one that the key belongs to."),
+        widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
+    )
+
+    def clean(self) -> dict[str, Any]:
+        """A Headscale has an address."""
+        given: dict[str, Any] = super().clean() or self.cleaned_data
+        if given.get("kind") == ControlServer.Kind.HEADSCALE and not given.get("address", "").strip():
+            self.add_error("address", _("Which address does it have?"))
         return given
 
 

@@ -10,7 +10,7 @@ from django.utils.translation import gettext_lazy as _
 
 from accounts.tables import TIME_CELL
 from fleet.acl.words import differences
-from fleet.models import AclConfig, AclLog, Move, NodeKey, RelayEvent
+from fleet.models import AclConfig, AclLog, Knock, Move, NodeKey, RelayEvent
 from fleet.selectors import why_it_happened, why_it_moved
 
 
@@ -19,7 +19,9 @@ class DevicesTable(tables.Table):
 
     name = tables.Column(verbose_name=_("Name"), empty_values=())
     key = tables.TemplateColumn('<code class="text-break">{{ value }}</code>', verbose_name=_("Node key"))
+    source = tables.Column(verbose_name=_("Source"), accessor="get_source_display", order_by="source")
     created_at = tables.TemplateColumn(TIME_CELL, verbose_name=_("Added"))
+    last_seen_at = tables.TemplateColumn(TIME_CELL, verbose_name=_("Last seen"))
     actions = tables.TemplateColumn(
         template_name="fleet/device_actions.html", verbose_name="", orderable=False, empty_values=()
     )
@@ -75,6 +77,28 @@ class MoveTable(tables.Table):
     def render_state(self, record: Move) -> str:
         """How far it is."""
         return record.get_state_display()
+
+
+class KnockTable(tables.Table):
+    """Devices that were turned away and wait for their owner's word."""
+
+    node_key = tables.TemplateColumn('<code class="text-break">{{ value }}</code>', verbose_name=_("Node key"))
+    ip_address = tables.Column(verbose_name=_("From"), orderable=False)
+    times = tables.Column(verbose_name=_("Times"))
+    last_at = tables.TemplateColumn(TIME_CELL, verbose_name=_("Last tried"))
+    actions = tables.TemplateColumn(
+        template_name="fleet/knock_actions.html", verbose_name="", orderable=False, empty_values=()
+    )
+
+    class Meta:
+        attrs = {"aria_label": _("Devices that knocked")}
+        empty_text = _("Nobody has knocked")
+        order_by = "-last_at"
+        prefix = "knock-"
+
+    def render_ip_address(self, record: Knock) -> str:
+        """With the country."""
+        return f"{record.ip_address} · {record.location}" if record.location else str(record.ip_address)
 
 
 class DoorLogTable(tables.Table):

@@ -24,15 +24,20 @@ from derp_portal.lib.errors import PortalError
 from fleet import door, selectors, services
 from fleet.access import node_key_for
 from fleet.acl.decision import Mode
+from fleet.acl.knocks import knock_of
 from fleet.acl.versions import Policy, current_policy, listed_devices
-from fleet.forms import DevicesForm, DoorLogFilter, NodeKeyFilter, PolicyForm
-from fleet.models import AclConfig, AclLog
-from fleet.services.acl import change_policy, networks_of, roll_back
+from fleet.forms import ControlServerForm, DevicesForm, DoorLogFilter, NodeKeyFilter, PolicyForm
+from fleet.models import AclConfig, AclLog, ControlServer, Knock
+from fleet.services.acl import change_policy, check_delegate, networks_of, roll_back
+from fleet.services.control_servers import add_control_server, remove_control_server, sync
+from fleet.services.devices import approve_knock, dismiss_knock
 from fleet.services.door_watch import count_error
 from fleet.services.groups import note_map_fetched
-from fleet.tables import DevicesTable, DoorLogTable, VersionTable
+from fleet.tables import DevicesTable, DoorLogTable, KnockTable, VersionTable
+from fleet.words import outbound_words
 
 PLAIN = "text/plain; charset=utf-8"
+FIELD_OF = {"invalid_network": "networks", "invalid_url": "delegate_url", "private_address": "delegate_url"}
 
 
 @csrf_exempt
@@ -106,26 +111,30 @@ def policy_change(request: HttpRequest) -> HttpResponse:
         mode = Mode(given["mode"])
         try:
             networks = networks_of(given["networks"])
-            until = now() + timedelta(hours=given["hours"]) if mode == Mode.LEARN else None
+            if mode == Mode.DELEGATE:
+                check_delegate(given["delegate_url"])
+            until = now() + timedelta(hours=given["hours"] or 24) if mode == Mode.LEARN else None
             change_policy(
                 user_id=owner.pk,
-                change=lambda policy: _as_asked(policy, mode, networks, until),
+                change=lambda policy: _as_asked(policy, mode, networks, until, given["delegate_url"]),
                 reason="",
                 actor=owner,
             )
         except PortalError as error:
-            form.add_error("networks" if error.code == "invalid_network" else None, str(error))
+            form.add_error(FIELD_OF.get(error.code), str(error))
         else:
             messages.success(request, _("Your relays go by this now."))
             return redirect("devices")
     return _devices_page(request, owner, policy_form=form)
 
 
-def _as_asked(policy: Policy, mode: Mode, networks: tuple[str, ...], until: datetime | None) -> Policy:
+def _as_asked(
+    policy: Policy, mode: Mode, networks: tuple[str, ...], until: datetime | None, delegate_url: str
+) -> Policy:
     """Learning that is under way goes on to its end, unless it is begun anew after it."""
     if mode == policy.mode == Mode.LEARN and policy.learns_until and until and until <= policy.learns_until:
         until = policy.learns_until
-    return replace(policy, mode=mode, networks=networks, learns_until=until)
+    return replace(policy, mode=mode, networks=networks, learns_until=until, delegate_url=delegate_url.strip())
 
 
 def _devices_page(
@@ -133,8 +142,13 @@ def _devices_page(
 ) -> HttpResponse:
     policy = current_policy(owner.pk)
     if policy_form is None:
-        initial = {"mode": policy.mode, "networks": "\n".join(policy.networks)} if policy else {"mode": Mode.CLOSED}
+        initial = (
+            {"mode": policy.mode, "networks": "\n".join(policy.networks), "delegate_url": policy.delegate_url}
+            if policy
+            else {"mode": Mode.CLOSED}
+        )
         policy_form = PolicyForm(initial=initial)
+    knocks = Knock.objects.filter(user=owner, dismissed_at=None)
     found = NodeKeyFilter(request.GET, queryset=selectors.node_keys(owner))
     context = {
         "form": form or DevicesForm(),
@@ -142,6 +156,7 @@ def _devices_page(
         "policy_form": policy_form,
         "table": configured(DevicesTable(found.qs), request),
         "filter": found,
+        "knocks": configured(KnockTable(knocks), request) if knocks.exists() else None,
     }
     return render(request, "fleet/devices.html", context)
 
@@ -190,3 +205,86 @@ def device_remove(request: HttpRequest, node_key_id: int) -> HttpResponse:
         messages.success(request, _("The device was removed."))
         return redirect("devices")
     return render(request, "fleet/device_remove.html", {"device": device})
+
+
+def knock_approve(request: HttpRequest, tap: str) -> HttpResponse:
+    """The link in a knock's mail: one tap lists the device. Whoever has the mail may; looking at it changes nothing."""
+    knock = knock_of(tap)
+    if knock is None:
+        return render(request, "fleet/knock_done.html", status=404)
+    if request.method == "POST":
+        device = approve_knock(knock_id=knock.pk, owner=knock.user, name=request.POST.get("name", ""))
+        return render(request, "fleet/knock_done.html", {"device": device})
+    return render(request, "fleet/knock_approve.html", {"knock": knock})
+
+
+@login_required
+@require_POST
+def knock_answer(request: HttpRequest, knock_id: int) -> HttpResponse:
+    """List a device that knocked, or put it aside."""
+    owner = signed_in(request)
+    knock = get_object_or_404(Knock, pk=knock_id, user=owner)
+    try:
+        if request.POST.get("answer") == "approve":
+            approve_knock(knock_id=knock.pk, owner=owner)
+            messages.success(request, _("The device is on your list."))
+        else:
+            dismiss_knock(knock_id=knock.pk, owner=owner)
+            messages.success(request, _("The device stays outside."))
+    except PortalError as error:
+        messages.error(request, str(error))
+    return redirect("devices")
+
+
+@login_required
+def control_servers(request: HttpRequest) -> HttpResponse:
+    """The customer's control servers, and a form to connect one."""
+    owner = signed_in(request)
+    form = ControlServerForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        given = form.cleaned_data
+        try:
+            add_control_server(
+                owner=owner,
+                kind=ControlServer.Kind(given["kind"]),
+                credential=given["credential"],
+                address=given["address"],
+                tailnet=given["tailnet"],
+                client_id=given["client_id"],
+            )
+        except PortalError as error:
+            form.add_error(None, str(error))
+        else:
+            messages.success(request, _("Connected. Your list of devices follows it from now on."))
+            return redirect("control_servers")
+    connected = [
+        (server, outbound_words(server.error_code) if server.error_code else "")
+        for server in ControlServer.objects.filter(owner=owner).defer("credential")
+    ]
+    return render(request, "fleet/control_servers.html", {"connected": connected, "form": form})
+
+
+@login_required
+@require_POST
+def control_server_sync(request: HttpRequest, server_id: int) -> HttpResponse:
+    """Ask one now."""
+    server = get_object_or_404(ControlServer, pk=server_id, owner=signed_in(request))
+    sync(server_id=server.pk, at_once=True)
+    server.refresh_from_db()
+    if server.error_code:
+        messages.error(request, outbound_words(server.error_code))
+    else:
+        messages.success(request, _("Your list of devices is up to date."))
+    return redirect("control_servers")
+
+
+@login_required
+def control_server_remove(request: HttpRequest, server_id: int) -> HttpResponse:
+    """Ask, then disconnect one."""
+    owner = signed_in(request)
+    server = get_object_or_404(ControlServer, pk=server_id, owner=owner)
+    if request.method == "POST":
+        remove_control_server(server_id=server.pk, owner=owner)
+        messages.success(request, _("It is disconnected."))
+        return redirect("control_servers")
+    return render(request, "fleet/control_server_remove.html", {"server": server})

@@ -21,7 +21,7 @@ from accounts.services import issue_token
 from derp_portal.api import api
 from derp_portal.lib.clock import now
 from fleet import services as fleet
-from fleet.models import Alert, Evacuation, NodeKey, Relay, RelayGroup, Rollout, Server
+from fleet.models import Alert, ControlServer, Evacuation, Knock, NodeKey, Relay, RelayGroup, Rollout, Server
 from fleet.services.alerts import raise_alert
 from serials import services as serials
 from serials.models import Lease, SerialBatch
@@ -92,6 +92,20 @@ class World:
     @property
     def alert(self) -> Alert:
         return raise_alert(Alert.Kind.NO_ROOM, severity=Alert.Severity.WARNING, subject="fleet", count=1)
+
+    @property
+    def knock(self) -> Knock:
+        """At alice's door."""
+        seen = {"first_at": now(), "last_at": now()}
+        return Knock.objects.get_or_create(user=self.alice, node_key=NODE_KEY, defaults=seen)[0]
+
+    @property
+    def control_server(self) -> ControlServer:
+        """alice's, where nobody answers."""
+        where = {"kind": "headscale", "address": "http://127.0.0.1:9", "credential": "secret"}
+        return ControlServer.objects.filter(owner=self.alice).first() or ControlServer.objects.create(
+            owner=self.alice, **where
+        )
 
     @property
     def rollout(self) -> Rollout:
@@ -180,6 +194,15 @@ PAGES = {
     "traffic": Rule(For.MEMBERS),
     "traffic_live": Rule(For.MEMBERS),
     "traffic_csv": Rule(For.MEMBERS),
+    "policy_change": Rule(For.MEMBERS, get=405, post=302, data=lambda w: {"mode": "closed"}),
+    "policy_history": Rule(For.MEMBERS),
+    "policy_roll_back": Rule(For.OWNER, post=302, args=lambda w: {"version": 1}),
+    "door_log": Rule(For.MEMBERS),
+    "knock_answer": Rule(For.OWNER, get=None, post=302, args=lambda w: {"knock_id": w.knock.pk}),
+    "knock_approve": Rule(For.EVERYBODY, get=404, post=404, args=lambda w: {"tap": "unknown"}),
+    "control_servers": Rule(For.MEMBERS),
+    "control_server_sync": Rule(For.OWNER, get=None, post=302, args=lambda w: {"server_id": w.control_server.pk}),
+    "control_server_remove": Rule(For.OWNER, post=302, args=lambda w: {"server_id": w.control_server.pk}),
     "device_remove": Rule(For.OWNER, post=302, args=lambda w: {"node_key_id": w.device.pk}),
     "lease": Rule(For.OWNER, args=of_lease),
     "lease_rename": Rule(For.OWNER, get=None, post=302, args=of_lease, data=lambda w: {"name": "Home"}),
@@ -277,6 +300,12 @@ OPERATIONS = {
     "POST rollout/resume": Rule(For.STAFF, post=200, data=of_rollout),
     "POST rollout/cancel": Rule(For.STAFF, post=200, data=of_rollout),
     "POST rollout/rollback": Rule(For.STAFF, post=200, data=of_rollout),
+    "POST acl/generate": Rule(For.STAFF, post=200, data=lambda w: {"user_id": w.alice.pk}),
+    "GET acl/list": Rule(For.OWNER_AND_STAFF, data=lambda w: {"user_id": w.alice.pk}),
+    "GET acl/history": Rule(For.OWNER_AND_STAFF, data=lambda w: {"user_id": w.alice.pk}),
+    "POST acl/rollback": Rule(For.OWNER_AND_STAFF, post=200, data=lambda w: {"user_id": w.alice.pk, "version": 1}),
+    "GET acl/check": Rule(For.OWNER_AND_STAFF, data=lambda w: {"user_id": w.alice.pk, "node_key": NODE_KEY}),
+    "GET acl/logs": Rule(For.OWNER_AND_STAFF, data=lambda w: {"user_id": w.alice.pk}),
     "GET acl/derpmap": Rule(For.OWNER_AND_STAFF, data=of_lease),
     "POST notifications/send": Rule(
         For.STAFF, post=200, data=lambda w: {"user_id": w.alice.pk, "subject": "Hello", "body": "World"}

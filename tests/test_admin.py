@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.apps import apps
@@ -18,12 +19,15 @@ from accounts import services as accounts
 from accounts.models import Notification, User
 from derp_portal.lib.clock import now
 from fleet.models import (
+    AclLog,
     Alert,
     AlertChannel,
     AlertDelivery,
     AlertRule,
     Breach,
+    ControlServer,
     Evacuation,
+    Knock,
     Measurement,
     Meter,
     Metric,
@@ -112,6 +116,12 @@ def populate(count: int, *, start: int = 0) -> None:
         UserLimit.objects.create(owner=user, quota_bytes=number)
         Reminder.objects.create(lease=lease, lease_end=lease.ends_at, days=7)
         NodeKey.objects.create(owner=user, key=f"nodekey:{number:064x}")
+        seen = {"user": user, "node_key": f"nodekey:{number:064x}"}
+        Knock.objects.create(**seen, first_at=now(), last_at=now())
+        AclLog.objects.create(
+            **seen, key=uuid4(), relay=relay, acl_version=1, is_allowed=True, reason="listed", created_at=now()
+        )
+        ControlServer.objects.create(owner=user, kind="tailscale", credential="secret")
         accounts.issue_token(user=user, name="x", scopes=["account"], actor=user)
         accounts.note_failure(task="t", task_id=str(number), args=(number,), error="e")
     authority()

@@ -17,7 +17,7 @@ from serials import services as serials
 from serials.models import Lease, SerialBatch
 from tests.api_client import Caller, make_code, make_server
 from tests.conftest import make_user
-from tests.test_access import OPERATIONS, For
+from tests.test_access import NODE_KEY, OPERATIONS, For
 
 NEEDED = {
     "POST user/renew": {"accounts.change_user", "serials.change_lease"},
@@ -71,6 +71,7 @@ NEEDED = {
     "GET monitoring/load_analysis": {"fleet.view_serverload"},
     "GET monitoring/realtime": {"fleet.view_serverload"},
     "GET monitoring/health": {"fleet.view_relayhealth", "fleet.view_server"},
+    "POST acl/generate": {"fleet.add_aclconfig"},
     "POST rollout/start": {"fleet.add_rollout"},
     "GET rollout/list": {"fleet.view_rollout"},
     "GET rollout/{rollout_id}": {"fleet.view_rollout"},
@@ -89,6 +90,11 @@ SEES_ALL = {
     "GET container/usage": "fleet.view_relay",
     "GET traffic/realtime": "fleet.view_relay",
     "GET traffic/statistics": "fleet.view_relay",
+    "GET acl/list": "fleet.view_aclconfig",
+    "GET acl/history": "fleet.view_aclconfig",
+    "POST acl/rollback": "fleet.add_aclconfig",
+    "GET acl/check": "fleet.view_aclconfig",
+    "GET acl/logs": "fleet.view_acllog",
     "GET acl/derpmap": "fleet.change_relaygroup",
     "GET notifications/list": "accounts.view_notification",
 }
@@ -152,6 +158,10 @@ def test_what_is_anothers_is_hidden_from_an_administrator_without_the_permission
     elif operation == "POST lease/start_next":
         serials.activate(user=alice, code=make_code(), how=serials.How.QUEUE, lease_id=lease.pk)
         data = {"lease_id": lease.pk, "term_id": lease.terms.latest("id").pk}
+    elif operation == "POST acl/rollback":
+        data["version"] = 1
+    elif operation == "GET acl/check":
+        data["node_key"] = NODE_KEY
     elif operation == "POST serial/verify":
         data["code"] = make_code()
     assert ask(helen, operation, **data)[0] == 404

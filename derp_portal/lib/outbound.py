@@ -24,6 +24,8 @@ from django.conf import settings
 LONGEST_URL = 500
 MOST_REDIRECTS = 3
 BODY_LIMIT = 8 * 1024 * 1024
+_SPECIAL = ipaddress.ip_network("192.0.0.0/24")
+"""Kept for protocols; Python's word about it has changed from release to release."""
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -126,6 +128,8 @@ def is_permitted(address: Address) -> bool:
     inner = _inner(address)
     if inner is not None:
         return is_permitted(inner)
+    if address in _SPECIAL:
+        return False
     return address.is_global and not address.is_multicast and not address.is_reserved
 
 

@@ -7,6 +7,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 AUDIT: dict[str, Promise] = {
+    "acl.changed": _("Access policy changed"),
     "alert.acknowledged": _("Alert acknowledged"),
     "alert.resolved": _("Alert resolved by hand"),
     "alert.sent": _("Alert sent by hand"),
@@ -15,6 +16,8 @@ AUDIT: dict[str, Promise] = {
     "authority.client_renewed": _("The portal's own certificate renewed"),
     "authority.made": _("The portal's certificate authority made"),
     "authority.script_made": _("Enrolment script made"),
+    "control_server.added": _("Control server connected"),
+    "control_server.removed": _("Control server disconnected"),
     "devices.added": _("Devices listed"),
     "devices.removed": _("Device removed"),
     "group.absent": _("Relays are to be removed"),

@@ -85,8 +85,9 @@ class Standing(StrEnum):
 def decide(door: Door, *, source: str, standing: Standing, is_probe: bool, moment: datetime) -> Decision | None:
     """The answer, or None when it is the customer's own verifier that has to be asked.
 
-    A device that was removed is turned away from anywhere, as long as it is not listed again. A listed device gets in from anywhere, and any device from a listed network. An open or a learning door lets in
-    everybody else too; a learning one that is past its time is closed already, whether or not a sweep has said so.
+    A device that was removed is turned away from anywhere, as long as it is not listed again. A listed device gets in
+    from anywhere, and any device from a listed network. An open or a learning door lets in everybody else too; a
+    learning one that is past its time is closed already, whether or not a sweep has said so.
     """
     if not door.should_run:
         return Decision.no(Reason.STOPPED)

@@ -124,7 +124,7 @@ def _from_database(relay_hash: str, node_key: str) -> Known | None:
         mode=Mode(policy.mode) if policy else Mode.CLOSED,
         networks=tuple(policy.networks) if policy else (),
         learns_until=policy.learns_until if policy else None,
-        most_devices=most_devices_of(relay.owner_id),
+        most_devices=most_devices_of(relay.owner_id) if policy and policy.mode == Mode.LEARN else None,
         delegate_url=policy.delegate_url if policy else "",
         fails_open=facts.fails_open,
     )

@@ -85,7 +85,7 @@ def listed_devices(user_id: int) -> dict[str, str]:
     return dict(listed.order_by("id").values_list("key", "name"))
 
 
-def learn_device(user_id: int, node_key: str, *, most: int) -> bool:
+def learn_device(user_id: int, node_key: str, most: int) -> bool:
     """List a device that came to a learning door, as long as there is room; whether it is listed now."""
     with transaction.atomic():
         User.objects.select_for_update(no_key=True).get(pk=user_id)

@@ -9,8 +9,9 @@ from django.utils.translation import gettext_lazy
 from unfold.decorators import action, display
 
 from derp_portal.lib.asking import Question, act
-from fleet.models import AclConfig, AclLog
+from fleet.models import AclConfig, AclLog, ControlServer, Knock
 from fleet.services.acl import roll_back
+from fleet.words import outbound_words
 
 from .base import HistoryAdmin, actor, badge, change_url, link, list_url
 
@@ -87,3 +88,29 @@ class AclLogAdmin(HistoryAdmin):
     def show_answer(self, line: AclLog) -> str:
         """Let in or not, coloured."""
         return badge(_("Let in"), "success") if line.is_allowed else badge(_("Refused"), "danger")
+
+
+@admin.register(Knock)
+class KnockAdmin(HistoryAdmin):
+    """Devices that were turned away and that their owners have not said a word about."""
+
+    list_display = ("last_at", "user", "node_key", "ip_address", "location", "times", "dismissed_at")
+    list_filter = ("last_at", "dismissed_at")
+    list_select_related = ("user",)
+    search_fields = ("=node_key", "=user__username", "=ip_address")
+
+
+@admin.register(ControlServer)
+class ControlServerAdmin(HistoryAdmin):
+    """Where lists of devices come from. The credentials are their owners' and stay unread."""
+
+    list_display = ("__str__", "owner", "kind", "device_count", "succeeded_at", "next_run_at", "show_error")
+    list_filter = ("kind", "error_code")
+    list_select_related = ("owner",)
+    search_fields = ("owner__username", "address", "tailnet")
+    exclude = ("credential",)
+
+    @display(description=gettext_lazy("what went wrong"))
+    def show_error(self, server: ControlServer) -> str:
+        """In the words its owner reads."""
+        return outbound_words(server.error_code) if server.error_code else "–"

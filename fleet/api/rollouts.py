@@ -32,7 +32,7 @@ class RolloutIn(Schema):
     image: str = Field(
         max_length=200,
         description="One that the portal has stored, or a reference with a registry's name in it.",
-        examples=["derp-portal/derper:1.102.3-w1", "registry.example.com/derper:1.102.3"],
+        examples=["derp-portal/derper:1.102.3-w2", "registry.example.com/derper:1.102.3"],
     )
     canary_id: int | None = Field(
         None, description="The server whose relays go first; the one with the fewest relays when left out."

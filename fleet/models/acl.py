@@ -18,7 +18,8 @@ class AclConfig(AppendOnly):
     """One version of a user's policy, as it was set: the newest is in force, an older one can be set again.
 
     `devices` are `{"key", "name"}` of every listed device, `removed` the keys of those that are turned away whatever
-    the mode, `networks` in their plain form, `servers` the ids of those that the user's relays may run on (empty = any).
+    the mode, `networks` in their plain form, `servers` the ids of those
+    that the user's relays may run on (empty = any).
     """
 
     class Mode(models.TextChoices):

@@ -26,7 +26,7 @@ from .base import Rejected
 
 DERPER_VERSION = "v1.102.3"
 DERPER_MODULE = "tailscale.com/cmd/derper"
-WARDEN_VERSION = "w1"
+WARDEN_VERSION = "w2"
 """Part of the image's name: hosts keep an image as long as its name stays, so a changed warden needs another one."""
 WARDEN_SOURCE = Path(__file__).with_name("warden")
 REPOSITORY = "derp-portal/derper"
@@ -39,7 +39,7 @@ _PT_INTERP = 3
 
 
 def image_name(version: str = DERPER_VERSION) -> str:
-    """The reference under which hosts know the image, such as `derp-portal/derper:1.102.3-w1`."""
+    """The reference under which hosts know the image, such as `derp-portal/derper:1.102.3-w2`."""
     return f"{REPOSITORY}:{version.removeprefix('v')}-{WARDEN_VERSION}"
 
 

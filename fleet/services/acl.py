@@ -44,8 +44,8 @@ def change_policy(
 ) -> AclConfig:
     """Make `change` of the policy in force a new version, and bring devices, servers and live sessions in line.
 
-    A change that changes nothing gives the version in force. New devices came from `source`; `superseded` keys belong to
-    no device any more, so that nobody has to be cut off for them. Raises PortalError: `too_many_devices`,
+    A change that changes nothing gives the version in force. New devices came from `source`; `superseded` keys
+    belong to no device any more, so that nobody has to be cut off for them. Raises PortalError: `too_many_devices`,
     `too_many_networks`, `no_end` for learning without an end ahead, `not_found` for servers that are not there, and
     whatever `limit_servers` raises; then nothing was changed.
     """

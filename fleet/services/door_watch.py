@@ -13,7 +13,7 @@ from django.db.models import Count
 from accounts.models import User
 from derp_portal.lib.clock import now
 from fleet.acl.doors import store
-from fleet.models import Alert, AclLog
+from fleet.models import AclLog, Alert
 
 from .alerts import lasting, raise_alert, resolve_alert
 

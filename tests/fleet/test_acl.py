@@ -59,7 +59,7 @@ def change(owner: User, **fields: Any) -> AclConfig:
 
 
 def listed(owner: User) -> set[str]:
-    return set(NodeKey.objects.filter(owner=owner).values_list("key", flat=True))
+    return set(NodeKey.objects.filter(owner=owner, is_removed=False).values_list("key", flat=True))
 
 
 # --- learning ------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.acl.decision import Decision, Door, Mode, Reason, decide, is_within, parse_networks
+from fleet.acl.decision import Decision, Door, Mode, Reason, Standing, decide, is_within, parse_networks
 
 NOON = datetime(2031, 3, 1, 12, tzinfo=UTC)
 INSIDE, OUTSIDE = "192.0.2.7", "198.51.100.7"
@@ -41,14 +41,16 @@ def test_every_mode_is_in_the_matrix() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "is_listed", "source", "lease"), list(product(Mode, (True, False), (INSIDE, OUTSIDE), LEASES))
+    ("mode", "standing", "source", "lease"), list(product(Mode, Standing, (INSIDE, OUTSIDE), LEASES))
 )
-def test_the_matrix(mode: Mode, is_listed: bool, source: str, lease: str) -> None:
+def test_the_matrix(mode: Mode, standing: Standing, source: str, lease: str) -> None:
     door, refusal = LEASES[lease]
-    decision = decide(replace(door, mode=mode), source=source, is_listed=is_listed, is_probe=False, moment=NOON)
+    decision = decide(replace(door, mode=mode), source=source, standing=standing, is_probe=False, moment=NOON)
     if refusal:
         assert decision == Decision(False, refusal)
-    elif is_listed:
+    elif standing == Standing.REMOVED:
+        assert decision == Decision(False, Reason.REMOVED)
+    elif standing == Standing.LISTED:
         assert decision == Decision(True, Reason.LISTED)
     elif source == INSIDE:
         assert decision == Decision(True, Reason.NETWORK)
@@ -57,7 +59,7 @@ def test_the_matrix(mode: Mode, is_listed: bool, source: str, lease: str) -> Non
 
 
 def unknown(door: Door, moment: datetime = NOON) -> Decision | None:
-    return decide(door, source=OUTSIDE, is_listed=False, is_probe=False, moment=moment)
+    return decide(door, source=OUTSIDE, standing=Standing.UNKNOWN, is_probe=False, moment=moment)
 
 
 def test_a_door_that_has_learned_is_closed_before_any_sweep_says_so() -> None:
@@ -67,17 +69,12 @@ def test_a_door_that_has_learned_is_closed_before_any_sweep_says_so() -> None:
     assert unknown(replace(learning, learns_until=None)) == Decision(False, Reason.NOT_LISTED)
 
 
-def test_a_learning_door_takes_down_no_more_devices_than_the_plan_gives() -> None:
-    assert unknown(replace(ACTIVE, mode=Mode.LEARN, room=1)) == Decision(True, Reason.LEARNED)
-    assert unknown(replace(ACTIVE, mode=Mode.LEARN, room=0)) == Decision(False, Reason.FULL)
-
-
 @pytest.mark.parametrize("mode", Mode)
 def test_the_portals_probe_gets_in_wherever_the_relay_should_run(mode: Mode) -> None:
     door = replace(ACTIVE, mode=mode)
-    probe = decide(door, source=OUTSIDE, is_listed=False, is_probe=True, moment=NOON)
+    probe = decide(door, source=OUTSIDE, standing=Standing.UNKNOWN, is_probe=True, moment=NOON)
     assert probe == Decision(True, Reason.PROBE)
-    ended = decide(replace(door, run_until=NOON), source=OUTSIDE, is_listed=False, is_probe=True, moment=NOON)
+    ended = decide(replace(door, run_until=NOON), source=OUTSIDE, standing=Standing.UNKNOWN, is_probe=True, moment=NOON)
     assert ended == Decision(False, Reason.ENDED)
 
 

@@ -11,6 +11,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from fleet import services
+from fleet.acl.versions import ensure_policy
 from fleet.models import NodeKey
 
 if TYPE_CHECKING:
@@ -32,8 +33,10 @@ def test_strangers_are_asked_to_log_in(db: None, client: Client) -> None:
     assert client.get("/devices/").headers["Location"].startswith(reverse("account_login"))
 
 
-def test_an_empty_list_says_that_everybody_with_the_map_gets_in(alices: Client) -> None:
-    assert "As long as none is listed, every device that has your map" in alices.get("/devices/").content.decode()
+def test_the_page_says_that_doors_learn_and_until_when(alices: Client, alice: User) -> None:
+    assert "Your relays are learning" not in alices.get("/devices/").content.decode()
+    ensure_policy(user=alice)
+    assert "Your relays are learning until" in alices.get("/devices/").content.decode()
 
 
 def test_devices_are_pasted_one_a_line_with_or_without_names(alices: Client, alice: User) -> None:
@@ -68,15 +71,14 @@ def search(browser: Client, words: str) -> str:
     return browser.get("/devices/", {"search": words}).content.decode()
 
 
-def test_a_device_is_removed_after_asking_and_the_last_one_with_a_warning(alices: Client, alice: User) -> None:
+def test_a_device_is_removed_after_asking(alices: Client, alice: User) -> None:
     services.add_node_keys(owner=alice, lines=f"{key(1)} laptop\n{key(2)} phone", actor=alice)
-    first, last = NodeKey.objects.order_by("id")
-    warning = "every device that has your map may use your relays again"
-    address = reverse("device_remove", args=[first.pk])
-    assert warning not in alices.get(address).content.decode()
-    assert NodeKey.objects.count() == 2, "asking changes nothing"
+    address = reverse("device_remove", args=[NodeKey.objects.get(name="laptop").pk])
+    assert "It is turned away from now on." in alices.get(address).content.decode()
+    assert NodeKey.objects.filter(is_removed=False).count() == 2, "asking changes nothing"
     alices.post(address)
-    assert warning in alices.get(reverse("device_remove", args=[last.pk])).content.decode()
+    assert [device.name for device in NodeKey.objects.filter(is_removed=False)] == ["phone"]
+    assert alices.get(address).status_code == 404
 
 
 def test_a_device_does_not_exist_for_anybody_else(client: Client, alice: User, bob: User) -> None:

@@ -43,8 +43,8 @@ from tests.fleet.engines import DockerEngine, free_port, wait_until
 from tests.fleet.fleet_parts import Fleet, group, only_relay, run_again, server, stop
 from tests.parts import need
 
-NEW = "derp-portal/derper:9.9.9-w1"
-OTHER = "derp-portal/derper:9.9.8-w1"
+NEW = "derp-portal/derper:9.9.9-w2"
+OTHER = "derp-portal/derper:9.9.8-w2"
 SWEEP = timedelta(seconds=20)
 State = Rollout.State
 

@@ -141,7 +141,7 @@ def test_a_kept_archive_is_not_built_again(relay_images: Path) -> None:
 
 
 def test_the_image_is_named_after_both_programs_and_starts_the_warden(relay_images: Path) -> None:
-    assert image_name("v1.102.3") == "derp-portal/derper:1.102.3-w1"
+    assert image_name("v1.102.3") == "derp-portal/derper:1.102.3-w2"
     with tarfile.open(stored_archive(image_name(DERPER_VERSION), relay_images)) as tar:
         manifest = json.load(tar.extractfile("manifest.json") or io.BytesIO())[0]
         config = json.load(tar.extractfile(manifest["Config"]) or io.BytesIO())

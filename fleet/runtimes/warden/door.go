@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"log"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -147,6 +149,10 @@ func (d *door) post(ctx context.Context, body []byte) (bool, string) {
 	request.Header.Set("Content-Type", "application/json")
 	reply, err := d.client.Do(request)
 	if err != nil {
+		var failure *url.Error
+		if errors.As(err, &failure) {
+			err = failure.Err // The rest of it names the address.
+		}
 		return false, describe(err)
 	}
 	defer reply.Body.Close()

@@ -1,0 +1,185 @@
+"""Speaking to addresses that customers name: never to a private one, whatever the name, the redirect or the resolver."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
+from threading import Thread
+from typing import Any
+
+import pytest
+from pytest_django.fixtures import Settings
+
+from derp_portal.lib import outbound
+from derp_portal.lib.outbound import OutboundFailure, check_url, fetch, is_permitted
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        if self.path.startswith("/to/"):
+            self.send_response(302)
+            self.send_header("Location", self.path.removeprefix("/to/"))
+            self.end_headers()
+        elif self.path == "/long":
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"x" * (outbound.BODY_LIMIT + 1))
+        else:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"secret of the inside")
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Keep the test output quiet."""
+
+
+@contextmanager
+def listening(host: str) -> Iterator[int]:
+    server = ThreadingHTTPServer((host, 0), Handler)
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def inside() -> Iterator[int]:
+    """A server that only this machine can reach."""
+    with listening("127.0.0.1") as port:
+        yield port
+
+
+def refusal(url: str) -> str:
+    with pytest.raises(OutboundFailure) as failure:
+        fetch("GET", url, seconds=3)
+    return failure.value.code
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0"),
+        *("224.0.0.1", "255.255.255.255", "198.18.0.1", "192.0.0.8", "240.0.0.1"),
+        *("::1", "::", "fe80::1", "fc00::1", "ff02::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1"),
+        *("64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "2002:7f00:1::", "2002:c0a8:101::1"),
+    ],
+)
+def test_an_address_that_is_not_public_is_refused(address: str) -> None:
+    assert not is_permitted(ip_address(address))
+
+
+@pytest.mark.parametrize("address", ["1.1.1.1", "8.8.8.8", "2606:4700::1111", "64:ff9b::101:101"])
+def test_a_public_address_is_permitted(address: str) -> None:
+    assert is_permitted(ip_address(address))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "headscale.example.com", "ftp://a.example/", "file:///etc/passwd", "http://", "http://user:x@a.example/"),
+        *("http://a.example:99999/", "http://a.example/\r\nX: y", "http://[::1", "https://a.example/" + "x" * 500),
+    ],
+)
+def test_what_is_no_plain_web_address_is_refused_when_it_is_entered(url: str) -> None:
+    with pytest.raises(OutboundFailure) as failure:
+        check_url(url)
+    assert failure.value.code == "invalid_url"
+
+
+def test_a_private_address_is_refused_when_it_is_entered() -> None:
+    for url in ("http://127.0.0.1/", "http://[::1]:8080/verify", "https://10.0.0.1/"):
+        with pytest.raises(OutboundFailure) as failure:
+            check_url(url)
+        assert failure.value.code == "private_address"
+
+
+def test_a_name_that_leads_inside_is_refused(inside: int) -> None:
+    assert refusal(f"http://localhost:{inside}/") == "private_address"
+
+
+def test_other_spellings_of_a_private_address_are_refused(inside: int) -> None:
+    for host in ("127.1", "2130706433", "0x7f000001", "0"):
+        assert refusal(f"http://{host}:{inside}/") in ("private_address", "unreachable")
+
+
+def test_a_redirect_that_leads_inside_is_refused(
+    inside: int, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first server is one that is allowed, the second is on another address of this machine."""
+    settings.OUTBOUND_ALLOWED_NETWORKS = ["127.0.0.2/32"]
+    with listening("127.0.0.2") as port:
+        assert fetch("GET", f"http://127.0.0.2:{port}/").body == b"secret of the inside"
+        assert refusal(f"http://127.0.0.2:{port}/to/http://127.0.0.1:{inside}/") == "private_address"
+        assert refusal(f"http://127.0.0.2:{port}/to/http://localhost:{inside}/") == "private_address"
+        assert refusal(f"http://127.0.0.2:{port}/to/file:///etc/passwd") in ("invalid_url", "unreachable")
+
+
+def test_a_name_that_changes_between_the_check_and_the_connection_leads_nowhere(
+    inside: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name is looked up once for each connection, and what was looked up is what is connected to."""
+    looked_up = []
+
+    def rebinding(host: str, port: int, *args: Any, **kwargs: Any) -> list[Any]:
+        looked_up.append(host)
+        address = "1.1.1.1" if len(looked_up) == 1 else "127.0.0.1"
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
+
+    connected = []
+
+    class Backend:
+        def connect_tcp(self, host: str, *args: Any) -> Any:
+            connected.append(host)
+            raise outbound.httpcore.ConnectError("nobody there")
+
+    monkeypatch.setattr(outbound.socket, "getaddrinfo", rebinding)
+    monkeypatch.setattr(outbound.httpcore, "SyncBackend", Backend)
+    outbound._client.cache_clear()
+    try:
+        assert refusal(f"http://rebind.example:{inside}/") == "unreachable"
+        assert refusal(f"http://rebind.example:{inside}/") == "private_address"
+    finally:
+        outbound._client.cache_clear()
+    assert connected == ["1.1.1.1"]
+
+
+def test_of_several_addresses_only_the_public_ones_are_tried(inside: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
+    class Backend:
+        def connect_tcp(self, host: str, *args: Any) -> Any:
+            tried.append(host)
+            raise outbound.httpcore.ConnectError("nobody there")
+
+    addresses = ["10.0.0.1", "1.1.1.1", "127.0.0.1", "8.8.8.8"]
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 80)) for address in addresses]
+    monkeypatch.setattr(outbound.socket, "getaddrinfo", lambda *args, **kwargs: found)
+    monkeypatch.setattr(outbound.httpcore, "SyncBackend", Backend)
+    outbound._client.cache_clear()
+    try:
+        assert refusal("http://several.example/") == "unreachable"
+    finally:
+        outbound._client.cache_clear()
+    assert tried == ["1.1.1.1", "8.8.8.8"]
+
+
+def test_what_the_operator_allows_is_reached_and_an_endless_answer_is_cut(inside: int, settings: Settings) -> None:
+    settings.OUTBOUND_ALLOWED_NETWORKS = ["127.0.0.0/8"]
+    assert fetch("GET", f"http://localhost:{inside}/").status == 200
+    assert refusal(f"http://localhost:{inside}/long") == "too_large"
+    loop = f"http://127.0.0.1:{inside}"
+    assert refusal(f"{loop}/to/{loop}/to/{loop}/to/{loop}/to/{loop}/to/{loop}/") == "unreachable"
+
+
+def test_a_proxy_named_in_the_environment_is_not_used(inside: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{inside}")
+    monkeypatch.setenv("ALL_PROXY", f"http://127.0.0.1:{inside}")
+    outbound._client.cache_clear()
+    assert refusal("http://name.invalid/") == "unreachable"
