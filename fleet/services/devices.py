@@ -18,7 +18,6 @@ from fleet.models import Knock, NodeKey
 
 from .acl import change_policy
 
-
 NO_KEY = re.compile("(nodekey:0*)?")
 """What stands for a missing one."""
 

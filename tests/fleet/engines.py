@@ -183,6 +183,18 @@ class DockerEngine:
         with contextlib.closing(self.api()) as api:
             return int(api.inspect_container(name)["State"]["Pid"])
 
+    def restart_container(self, name: str) -> None:
+        """As after a reboot of the host: the container's processes are new, its volume is not."""
+        with contextlib.closing(self.api()) as api:
+            api.restart(name, timeout=5)
+
+    def has_remembered(self, volume: str) -> bool:
+        """Whether the warden has written down who was let in."""
+        with contextlib.closing(self.api()) as api:
+            folder = Path(api.inspect_volume(volume)["Mountpoint"])
+        memory = folder / "door" / "admitted"
+        return memory.exists() and memory.stat().st_size > 0
+
     def sweep(self) -> None:
         """Remove every container and volume of every portal."""
         with contextlib.closing(self.api()) as api:

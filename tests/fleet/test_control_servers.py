@@ -11,6 +11,7 @@ import httpx
 import pytest
 import respx
 import time_machine
+from django.db import connection
 from django.test import Client
 from django.urls import reverse
 from pytest_django.fixtures import Settings
@@ -148,8 +149,6 @@ def test_an_access_token_of_tailscale_is_used_as_it_is(web: respx.MockRouter, al
 
 
 def test_the_credential_is_kept_encrypted(headscale: ControlServer) -> None:
-    from django.db import connection
-
     with connection.cursor() as cursor:
         cursor.execute("SELECT credential FROM fleet_controlserver")
         [(kept,)] = cursor.fetchall()

@@ -14,10 +14,11 @@ import respx
 
 from accounts.models import User
 from derp_portal.lib.errors import PortalError
+from derp_portal.lib.secrets import fingerprint
 from fleet import door
 from fleet.acl import delegate, door_log
 from fleet.acl.decision import Mode
-from fleet.acl.doors import store
+from fleet.acl.doors import known_of, store
 from fleet.models import AclLog, Relay, RelayGroup
 from fleet.services.acl import change_policy
 from tests.fleet.fleet_parts import group, only_relay, server
@@ -118,10 +119,7 @@ def test_one_that_hangs_holds_at_most_two_of_our_threads(relay: Relay, web: resp
         return httpx.Response(200, json={"Allow": True})
 
     route = web.post(URL).mock(side_effect=hang)
-    question = dict(node_key=PHONE, source="198.51.100.7")
-    from derp_portal.lib.secrets import fingerprint
-    from fleet.acl.doors import known_of
-
+    question = {"node_key": PHONE, "source": "198.51.100.7"}
     known = known_of(fingerprint(relay.admission_secret), PHONE)
     assert known is not None
     threads = [threading.Thread(target=delegate.ask, args=(known.door,), kwargs=question) for _ in range(8)]

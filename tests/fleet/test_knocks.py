@@ -13,6 +13,7 @@ from django.urls import reverse
 
 from accounts.models import Notification, User
 from derp_portal.lib.clock import now
+from derp_portal.lib.errors import PortalError
 from fleet import door, services
 from fleet.acl import door_log, knocks
 from fleet.acl.decision import Mode
@@ -156,7 +157,7 @@ def test_a_plan_with_few_devices_learns_no_more_of_them(relay: Relay, alice: Use
     )
     assert [knock(relay, number) for number in (1, 2, 3, 1)] == [True, True, False, True]
     assert AclLog.objects.filter(reason="full").count() == 1
-    with pytest.raises(services.PortalError if hasattr(services, "PortalError") else Exception, match="At most 2"):
+    with pytest.raises(PortalError, match="At most 2"):
         services.add_node_keys(owner=alice, lines=key(9), actor=alice)
 
 

@@ -1,4 +1,4 @@
-"""Speaking to addresses that customers name: never to a private one, whatever the name, the redirect or the resolver."""
+"""Speaking to addresses that customers name: never to a private one, whatever the name, redirect or resolver."""
 
 from __future__ import annotations
 
