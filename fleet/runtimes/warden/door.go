@@ -82,6 +82,8 @@ func openDoor(arguments []string) ([]string, error) {
 	d := &door{portal: portal, failsOpen: failsOpen, memory: memory, admitted: recall(memory)}
 	d.client = &http.Client{
 		Timeout: portalTime,
+		// An idle connection that the portal's restart has cut would read as a silence.
+		Transport: &http.Transport{DisableKeepAlives: true},
 		// A proxy's page about where the portal may have gone is not its answer.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
