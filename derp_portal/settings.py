@@ -406,6 +406,7 @@ UNFOLD = {
                     _menu(_("At the doors"), "door_front", "fleet", "acllog"),
                     _menu(_("Knocks"), "waving_hand", "fleet", "knock"),
                     _menu(_("Control servers"), "sync", "fleet", "controlserver"),
+                    _menu(_("Pushed maps"), "upload", "fleet", "mappush"),
                     _menu(_("Health"), "monitor_heart", "fleet", "relayhealth"),
                     _menu(_("Uptime"), "check_circle", "fleet", "relayuptime"),
                     _menu(_("Outages"), "cloud_off", "fleet", "outage"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -232,7 +234,28 @@ def derp_map_of(group: RelayGroup) -> dict[str, Any] | None:
     Never a map without regions: Headscale refuses to start on one.
     """
     nodes = nodes_of(group)
-    return derp_map(nodes) if nodes else group.last_map
+    return map_of_nodes(group, nodes) if nodes else group.last_map
+
+
+def omits_default(group: RelayGroup, nodes: Sequence[NodeSpec]) -> bool:
+    """Whether the map leaves Tailscale's own relays out: only while one of ours can fail without harm."""
+    return group.omits_default and len(nodes) > 1
+
+
+def map_of_nodes(group: RelayGroup, nodes: Sequence[NodeSpec]) -> dict[str, Any]:
+    """The group's map of these nodes. Raises ValueError when there is none."""
+    return derp_map(nodes, omits_default(group, nodes))
+
+
+def map_digest(group: RelayGroup, nodes: Sequence[NodeSpec]) -> str:
+    """What tells one version of the group's map from another."""
+    return hashlib.sha256(json.dumps(map_of_nodes(group, nodes), sort_keys=True).encode()).hexdigest()
+
+
+def is_map_stale(group: RelayGroup, nodes: Sequence[NodeSpec]) -> bool:
+    """Whether the map that was pasted or pushed last is not the present one. Of one that is polled nothing is said."""
+    is_known = group.taken_by in (RelayGroup.Taken.PASTE, RelayGroup.Taken.PUSH) and not polls_its_map(group)
+    return bool(is_known and nodes and group.taken_digest != map_digest(group, nodes))
 
 
 def group_by_map_token(token: str) -> RelayGroup | None:

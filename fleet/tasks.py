@@ -25,11 +25,13 @@ from fleet.services.alert_delivery import deliver_due as deliver_due_alerts
 from fleet.services.alert_delivery import forget_old_deliveries
 from fleet.services.alert_rules import watch_rules as watch_alert_rules
 from fleet.services.authority import renew_client_certificate
+from fleet.services.certificates import renew_certificates as renew_relays_certificates
 from fleet.services.control_servers import sync_due
 from fleet.services.door_watch import watch_doors as watch_every_door
 from fleet.services.enrolment import look_at_server
 from fleet.services.evacuations import carry_on, carry_on_all, leave_lost_servers, lose_server
 from fleet.services.groups import ensure_relays
+from fleet.services.hand_over import push_due
 from fleet.services.phases import judge
 from fleet.services.providers import count_allowances, leave_servers_near_their_allowance, remind_of_renewals
 from fleet.services.quota_keeping import keep_quotas as judge_quotas
@@ -240,6 +242,18 @@ def watch_doors() -> None:
 def sync_devices() -> None:
     """Sweep: lists of devices follow their owners' control servers."""
     sync_due()
+
+
+@shared_task
+def push_maps() -> None:
+    """Sweep: policy files follow the maps that were pushed into them."""
+    push_due()
+
+
+@shared_task
+def renew_certificates() -> None:
+    """Sweep: certificates of relays that end, and switches whose day has come."""
+    renew_relays_certificates()
 
 
 @shared_task

@@ -21,9 +21,12 @@ from fleet.monitoring.uptime import percent, with_uptime
 from fleet.selectors import (
     STATE_WORDS,
     RelayState,
+    is_map_stale,
     latest_move,
+    map_digest,
     map_url_of,
     node_of,
+    omits_default,
     polls_its_map,
     relay_state,
     why_in_trouble,
@@ -285,12 +288,27 @@ class LeaseCard:
     @property
     def policy(self) -> str:
         """For a Tailscale policy file; "" while no relay has a place."""
-        return policy_snippet(self.nodes) if self.nodes else ""
+        return policy_snippet(self.nodes, omits_default(self.lease.relay_group, self.nodes)) if self.nodes else ""
 
     @property
     def yaml(self) -> str:
         """For Headscale's `derp.paths`; "" while no relay has a place."""
         return headscale_yaml(self.nodes) if self.nodes else ""
+
+    @property
+    def is_map_stale(self) -> bool:
+        """Whether the map that was pasted or pushed is not this one any more."""
+        return is_map_stale(self.lease.relay_group, self.nodes)
+
+    @property
+    def map_digest(self) -> str:
+        """What tells this version of the map from others; "" while no relay has a place."""
+        return map_digest(self.lease.relay_group, self.nodes) if self.nodes else ""
+
+    @property
+    def can_omit_default(self) -> bool:
+        """Whether Tailscale's own relays can be left out."""
+        return len(self.nodes) > 1
 
     @property
     def map_url(self) -> str:
@@ -300,7 +318,7 @@ class LeaseCard:
     def map_version(self) -> str:
         """Changes whenever the hand-over card would read differently."""
         lease = self.lease
-        parts = f"{lease.name}\n{lease.status}\n{self.policy}\n{self.map_url}\n{self.is_only_local}\n{self.moved_at}"
+        parts = f"{lease.name}\n{lease.status}\n{self.policy}\n{self.map_url}\n{self.is_only_local}\n{self.moved_at}\n{self.is_map_stale}"
         return f"{self.lease.pk}-{hashlib.sha256(parts.encode()).hexdigest()[:12]}"
 
 

@@ -21,7 +21,7 @@ from accounts.services import issue_token
 from derp_portal.api import api
 from derp_portal.lib.clock import now
 from fleet import services as fleet
-from fleet.models import Alert, ControlServer, Evacuation, Knock, NodeKey, Relay, RelayGroup, Rollout, Server
+from fleet.models import Alert, ControlServer, Evacuation, Knock, MapPush, NodeKey, Relay, RelayGroup, Rollout, Server
 from fleet.services.alerts import raise_alert
 from serials import services as serials
 from serials.models import Lease, SerialBatch
@@ -106,6 +106,20 @@ class World:
         return ControlServer.objects.filter(owner=self.alice).first() or ControlServer.objects.create(
             owner=self.alice, **where
         )
+
+    @property
+    def tailscale(self) -> ControlServer:
+        """alice's account there, with credentials that cannot be sent."""
+        where = {"kind": "tailscale", "credential": "\n"}
+        return ControlServer.objects.filter(owner=self.alice, kind="tailscale").first() or ControlServer.objects.create(
+            owner=self.alice, **where
+        )
+
+    @property
+    def pushed(self) -> MapPush:
+        """alice's map in her policy file."""
+        where = {"control_server": self.tailscale, "text_before": "{}", "etag": "x", "pushed_at": now()}
+        return MapPush.objects.get_or_create(group=self.relay.group, defaults=where)[0]
 
     @property
     def rollout(self) -> Rollout:
@@ -207,6 +221,13 @@ PAGES = {
     "lease": Rule(For.OWNER, args=of_lease),
     "lease_rename": Rule(For.OWNER, get=None, post=302, args=of_lease, data=lambda w: {"name": "Home"}),
     "lease_next_term": Rule(For.OWNER, get=None, post=302, args=of_lease, data=lambda w: {"term_id": 0}),
+    "hand_over": Rule(For.OWNER, args=of_lease),
+    "hand_over_taken": Rule(For.OWNER, get=None, post=302, args=of_lease),
+    "hand_over_only_ours": Rule(For.OWNER, post=302, args=of_lease),
+    # What the control server says is a message on the page before.
+    "hand_over_push": Rule(For.OWNER, get=302, post=302, args=lambda w: of_lease(w) | {"server_id": w.tailscale.pk}),
+    "hand_over_undo": Rule(For.OWNER, get=200, post=302, args=lambda w: w.pushed and of_lease(w)),
+    "certificate_switch": Rule(For.OWNER, post=302, args=lambda w: {"lease_id": w.lease.pk, "code": w.relay.code}),
     "map_url_rotate": Rule(For.OWNER, get=None, post=302, args=of_lease),
     "map_url_revoke": Rule(For.OWNER, get=None, post=302, args=of_lease),
     "region_id": Rule(

@@ -28,6 +28,7 @@ from fleet.models import (
     ControlServer,
     Evacuation,
     Knock,
+    MapPush,
     Measurement,
     Meter,
     Metric,
@@ -121,7 +122,10 @@ def populate(count: int, *, start: int = 0) -> None:
         AclLog.objects.create(
             **seen, key=uuid4(), relay=relay, acl_version=1, is_allowed=True, reason="listed", created_at=now()
         )
-        ControlServer.objects.create(owner=user, kind="tailscale", credential="secret")
+        account = ControlServer.objects.create(owner=user, kind="tailscale", credential="secret")
+        MapPush.objects.create(
+            group=lease.relay_group, control_server=account, text_before="{}", etag="x", pushed_at=now()
+        )
         accounts.issue_token(user=user, name="x", scopes=["account"], actor=user)
         accounts.note_failure(task="t", task_id=str(number), args=(number,), error="e")
     authority()

@@ -9,7 +9,7 @@ from django.utils.translation import gettext_lazy
 from unfold.decorators import action, display
 
 from derp_portal.lib.asking import Question, act
-from fleet.models import AclConfig, AclLog, ControlServer, Knock
+from fleet.models import AclConfig, AclLog, ControlServer, Knock, MapPush
 from fleet.services.acl import roll_back
 from fleet.words import outbound_words
 
@@ -114,3 +114,19 @@ class ControlServerAdmin(HistoryAdmin):
     def show_error(self, server: ControlServer) -> str:
         """In the words its owner reads."""
         return outbound_words(server.error_code) if server.error_code else "–"
+
+
+@admin.register(MapPush)
+class MapPushAdmin(HistoryAdmin):
+    """Maps that stand in their owners' policy files. The files are theirs and stay unread."""
+
+    list_display = ("group", "control_server", "pushed_at", "is_automatic", "next_run_at", "failures", "show_error")
+    list_filter = ("is_automatic", "error_code")
+    list_select_related = ("group", "control_server")
+    search_fields = ("group__owner__username",)
+    exclude = ("text_before",)
+
+    @display(description=gettext_lazy("what went wrong"))
+    def show_error(self, push: MapPush) -> str:
+        """In the words its owner reads."""
+        return outbound_words(push.error_code) if push.error_code else "–"

@@ -6,6 +6,8 @@ SWEEPS = [
     ("Fleet: write down what doors answered", "fleet.tasks.write_door_log", 5),
     ("Fleet: close doors that have learned", "fleet.tasks.close_learned", 60),
     ("Fleet: watch the doors", "fleet.tasks.watch_doors", 300),
+    ("Fleet: renew certificates of relays", "fleet.tasks.renew_certificates", 600),
+    ("Fleet: push changed maps", "fleet.tasks.push_maps", 60),
     ("Fleet: follow control servers", "fleet.tasks.sync_devices", 60),
 ]
 

@@ -1,6 +1,6 @@
 """Tables of the fleet, by what they describe: hosts, relays, their moves, and what was seen of them."""
 
-from .acl import AclConfig, AclLog, ControlServer, Knock
+from .acl import AclConfig, AclLog, ControlServer, Knock, MapPush
 from .alerts import Alert, AlertChannel, AlertDelivery, AlertRule, Breach, Silence
 from .hosts import Authority, Port, Region, Server, ServerEvent
 from .metrics import Measurement, Metric, ServerLoad
@@ -22,6 +22,7 @@ __all__ = [
     "ControlServer",
     "Evacuation",
     "Knock",
+    "MapPush",
     "Measurement",
     "Meter",
     "Metric",

@@ -11,7 +11,7 @@ from derp_portal.lib.append_only import AppendOnly
 from derp_portal.lib.secrets import SecretTextField
 from fleet.acl import decision
 
-from .relays import Relay
+from .relays import Relay, RelayGroup
 
 
 class AclConfig(AppendOnly):
@@ -171,3 +171,32 @@ class ControlServer(models.Model):
 
     def __str__(self) -> str:
         return self.address or (self.tailnet if self.tailnet not in ("", "-") else "Tailscale")
+
+
+class MapPush(models.Model):
+    """A map that stands in its owner's policy file: what we wrote there, and how the file was before."""
+
+    group = models.OneToOneField(
+        RelayGroup, on_delete=models.CASCADE, related_name="map_push", verbose_name=_("relay group")
+    )
+    control_server = models.ForeignKey(
+        ControlServer, on_delete=models.CASCADE, related_name="map_pushes", verbose_name=_("control server")
+    )
+    entries = models.JSONField(_("entries written"), default=dict)
+    sets_flag = models.BooleanField(_("without Tailscale's own relays"), default=False)
+    text_before = SecretTextField()
+    etag = models.CharField(max_length=200)
+    pushed_at = models.DateTimeField(_("pushed"))
+    is_automatic = models.BooleanField(_("later maps follow by themselves"), default=False)
+    next_run_at = models.DateTimeField(_("looked at next"), null=True, blank=True)
+    failures = models.PositiveIntegerField(_("failures in a row"), default=0)
+    error_code = models.CharField(_("what went wrong"), max_length=40, blank=True)
+
+    class Meta:
+        ordering = ["-id"]
+        verbose_name = _("pushed map")
+        verbose_name_plural = _("pushed maps")
+        indexes = [models.Index(fields=["next_run_at"], condition=Q(is_automatic=True), name="map_pushes_due")]
+
+    def __str__(self) -> str:
+        return str(self.group)

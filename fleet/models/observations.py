@@ -78,6 +78,7 @@ class RelayEvent(models.Model):
         MOVED = "moved", _("moved")
         RESTARTED = "restarted", _("restart asked for")
         PORT_CHANGED = "port_changed", _("port changed")
+        CERTIFICATE = "certificate", _("certificate renewed")
         UNHEALTHY = "unhealthy", _("probes fail")
         HEALTHY = "healthy", _("probes answer")
         RELEASED = "released", _("released")

@@ -28,6 +28,13 @@ class RelayGroup(models.Model):
     else; relays stop when `run_until` passes even if everything above has failed.
     """
 
+    class Taken(models.TextChoices):
+        """How its owner's tailnet got the map."""
+
+        PASTE = "paste", _("pasted")
+        POLL = "poll", _("polled")
+        PUSH = "push", _("pushed")
+
     owner = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="relay_groups", verbose_name=_("owner")
     )
@@ -79,6 +86,14 @@ class RelayGroup(models.Model):
     map_token = SecretTextField(blank=True, null=True)
     map_token_hash = models.CharField(max_length=64, unique=True, null=True, blank=True)
     map_fetched_at = models.DateTimeField(_("map URL last fetched"), null=True, blank=True, editable=False)
+    omits_default = models.BooleanField(
+        _("without Tailscale's own relays"), default=False, help_text=_("Only while there is a standby.")
+    )
+    taken_by = models.CharField(
+        _("map handed over by"), max_length=8, choices=Taken.choices, blank=True, editable=False
+    )
+    taken_digest = models.CharField(max_length=64, blank=True, editable=False)
+    taken_at = models.DateTimeField(_("map handed over"), null=True, blank=True, editable=False)
     last_map = models.JSONField(null=True, blank=True, editable=False)
     released_at = models.DateTimeField(_("released"), null=True, blank=True)
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
@@ -125,6 +140,12 @@ class Relay(models.Model):
     certificate_key = SecretTextField()
     certificate_ends_at = models.DateTimeField(_("certificate ends"))
     pin = models.CharField(_("pin"), max_length=80)
+    # The certificate's successor, announced before it counts.
+    next_certificate = models.TextField(_("next certificate"), blank=True, editable=False)
+    next_certificate_key = SecretTextField(blank=True, null=True, editable=False)
+    next_pin = models.CharField(_("next pin"), max_length=80, blank=True, editable=False)
+    next_ends_at = models.DateTimeField(_("next certificate ends"), null=True, blank=True, editable=False)
+    next_switch_at = models.DateTimeField(_("certificate switched"), null=True, blank=True, editable=False)
     admission_secret = SecretTextField()
     admission_hash = models.CharField(max_length=64, unique=True)
     debug_key = SecretTextField()
@@ -173,6 +194,8 @@ class Relay(models.Model):
         ]
         indexes = [
             models.Index(fields=["server"], condition=Q(released_at=None), name="live_relays_by_server"),
+            models.Index(fields=["certificate_ends_at"], condition=Q(released_at=None), name="certificates_by_end"),
+            models.Index(fields=["next_switch_at"], condition=Q(released_at=None), name="certificates_to_switch"),
             models.Index(fields=["id"], condition=Q(server=None, wanted="running"), name="relays_waiting_for_a_place"),
         ]
 

@@ -21,7 +21,7 @@ from .plan import WantedRelay
 
 RATE_FILE = "rate.json"
 HOST_ALIAS = "host.docker.internal"
-SECRETS = ("derper_key", "certificate_key", "admission_secret", "debug_key")
+SECRETS = ("derper_key", "certificate_key", "next_certificate_key", "admission_secret", "debug_key")
 
 CLOCK_STANDS = Exists(Outage.objects.filter(group=OuterRef("group"), ended_at=None))
 """Of a relay: its group has an open outage, so that its deadline is being put off."""

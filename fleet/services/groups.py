@@ -322,6 +322,8 @@ def note_map_fetched(group: RelayGroup) -> None:
         group.map_fetched_at is None or moment - group.map_fetched_at > FETCH_NOTED_EVERY
     ):
         RelayGroup.objects.filter(pk=group.pk).update(map_fetched_at=moment)
+        # Whoever polls has what there is; whoever pushes too has told us more.
+        RelayGroup.objects.filter(pk=group.pk, taken_by="").update(taken_by=RelayGroup.Taken.POLL, taken_at=moment)
 
 
 def revoke_map_token(*, group_id: int, actor: User) -> None:

@@ -12,9 +12,9 @@ from ninja import Field, Query, Router, Schema
 from accounts.apikit import ErrorOut, Ok, TokenAuth, reader_of
 from derp_portal.lib.errors import PortalError
 from fleet.api import REFUSALS, ContainerRef, whose
-from fleet.derp.map import derp_map, headscale_yaml, policy_snippet
+from fleet.derp.map import headscale_yaml, policy_snippet
 from fleet.models import Relay, RelayGroup
-from fleet.selectors import map_url_of, nodes_of
+from fleet.selectors import map_of_nodes, map_url_of, nodes_of, omits_default
 from serials import services
 from serials.selectors import groups_with_a_map, leases_in_full
 
@@ -64,10 +64,10 @@ def derp_map_of_lease(request: HttpRequest, query: Query[DerpMapQuery]) -> dict[
         "success": True,
         "lease_id": lease.pk if lease else None,
         "group_id": group.pk,
-        "derp_map": derp_map(nodes),
+        "derp_map": map_of_nodes(group, nodes),
         "map_url": map_url_of(group),
         "headscale_yaml": headscale_yaml(nodes),
-        "policy": policy_snippet(nodes),
+        "policy": policy_snippet(nodes, omits_default(group, nodes)),
     }
 
 
