@@ -318,7 +318,8 @@ class LeaseCard:
     def map_version(self) -> str:
         """Changes whenever the hand-over card would read differently."""
         lease = self.lease
-        parts = f"{lease.name}\n{lease.status}\n{self.policy}\n{self.map_url}\n{self.is_only_local}\n{self.moved_at}\n{self.is_map_stale}"
+        shown = (lease.name, lease.status, self.policy, self.map_url, self.is_only_local, self.moved_at)
+        parts = repr((*shown, self.is_map_stale))
         return f"{self.lease.pk}-{hashlib.sha256(parts.encode()).hexdigest()[:12]}"
 
 

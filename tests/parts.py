@@ -104,6 +104,7 @@ _PARTS: dict[str, Callable[[], str]] = {
     "docker": _docker,
     "gettext": _program("xgettext", package="apt install gettext"),
     "go": _program("go", package="apt install golang"),
+    "headscale": _program("headscale", package="Headscale from its releases", variable="HEADSCALE_BIN"),
     "make": _program("make", package="apt install make"),
     "nftables": _program("nft", "/usr/sbin/nft", package="apt install nftables"),
     "node-exporter": _program("prometheus-node-exporter", package="apt install prometheus-node-exporter"),

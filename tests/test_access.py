@@ -148,6 +148,10 @@ def of_lease(world: World) -> dict[str, Any]:
     return {"lease_id": world.lease.pk}
 
 
+def of_pushed(world: World) -> dict[str, Any]:
+    return {"lease_id": world.pushed.group.lease.pk}
+
+
 def of_server(world: World) -> dict[str, Any]:
     return {"server_id": world.server.pk}
 
@@ -226,7 +230,7 @@ PAGES = {
     "hand_over_only_ours": Rule(For.OWNER, post=302, args=of_lease),
     # What the control server says is a message on the page before.
     "hand_over_push": Rule(For.OWNER, get=302, post=302, args=lambda w: of_lease(w) | {"server_id": w.tailscale.pk}),
-    "hand_over_undo": Rule(For.OWNER, get=200, post=302, args=lambda w: w.pushed and of_lease(w)),
+    "hand_over_undo": Rule(For.OWNER, get=200, post=302, args=of_pushed),
     "certificate_switch": Rule(For.OWNER, post=302, args=lambda w: {"lease_id": w.lease.pk, "code": w.relay.code}),
     "map_url_rotate": Rule(For.OWNER, get=None, post=302, args=of_lease),
     "map_url_revoke": Rule(For.OWNER, get=None, post=302, args=of_lease),

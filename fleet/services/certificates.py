@@ -25,7 +25,7 @@ from .groups import restart_in_place
 log = structlog.get_logger(__name__)
 
 RENEW_BEFORE = timedelta(days=60)
-"""So long before its end a certificate gets a successor. Far more than the announcement, so that nothing is in haste."""
+"""So long before its end a certificate gets a successor: far longer than the announcement takes."""
 ANNOUNCED = timedelta(days=14)
 APART = timedelta(days=7)
 """So far apart are the switches of two relays of one map: the other one serves whoever still has the old map."""
@@ -83,6 +83,7 @@ def switch_certificate(*, relay_id: int, actor: User | None = None) -> bool:
         before = relay.pin
         relay.group = group
         relay.certificate, relay.certificate_key = relay.next_certificate, relay.next_certificate_key
+        assert relay.next_ends_at is not None  # They are set together.
         relay.pin, relay.certificate_ends_at = relay.next_pin, relay.next_ends_at
         relay.next_certificate = relay.next_pin = ""
         relay.next_certificate_key = relay.next_ends_at = relay.next_switch_at = None

@@ -272,7 +272,9 @@ def test_failures_are_tried_less_and_less_often_and_shown(
         row = MapPush.objects.get()
         clock.move_to(row.next_run_at)
         push_due()
-        pauses.append(MapPush.objects.get().next_run_at - datetime.now(UTC))
+        following = MapPush.objects.get().next_run_at
+        assert following is not None
+        pauses.append(following - datetime.now(UTC))
     assert MapPush.objects.get().error_code == "refused_policy"
     assert pauses[-1] > pauses[0] * 20
     tailnet.refuses = False

@@ -133,7 +133,7 @@ def documents(draw: st.DrawFn) -> str:
         else:
             inside = [write(part) for part in node]
         brackets = "{}" if isinstance(node, dict) else "[]"
-        last = "," if inside and draw(st.booleans()) else ""
+        last = draw(st.sampled_from([",", ""])) if inside else ""
         body = f"{draw(SPACE)},{draw(SPACE)}".join(inside)
         return f"{brackets[0]}{draw(SPACE)}{body}{draw(SPACE)}{last}{draw(SPACE)}{brackets[1]}"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 import time_machine
@@ -38,8 +38,13 @@ def relay(alice: User) -> Relay:
     return relay
 
 
-def set_mode(owner: User, mode: Mode) -> None:
-    change_policy(user_id=owner.pk, change=lambda policy: replace(policy, mode=mode), reason="", actor=owner)
+def set_mode(owner: User, mode: Mode, learns_until: datetime | None = None) -> None:
+    change_policy(
+        user_id=owner.pk,
+        change=lambda policy: replace(policy, mode=mode, learns_until=learns_until),
+        reason="",
+        actor=owner,
+    )
 
 
 def knock(relay: Relay, number: int = 1, *, source: str = "1.1.1.1", times: int = 1) -> bool:
@@ -125,13 +130,11 @@ def test_a_removed_device_and_a_stopped_relay_are_not_told_of(relay: Relay, alic
 def test_a_removed_device_is_turned_away_while_the_door_learns_or_is_open(relay: Relay, alice: User) -> None:
     [device] = services.add_node_keys(owner=alice, lines=key(1), actor=alice)
     services.remove_node_key(node_key_id=device.pk, owner=alice, actor=alice)
-    until = now() + timedelta(hours=1)
-    for fields in ({"mode": Mode.LEARN, "learns_until": until}, {"mode": Mode.OPEN}):
-        change_policy(
-            user_id=alice.pk, change=lambda policy, fields=fields: replace(policy, **fields), reason="", actor=alice
-        )
-        assert not knock(relay, 1)
-        assert knock(relay, 2)
+    set_mode(alice, Mode.LEARN, learns_until=now() + timedelta(hours=1))
+    assert not knock(relay, 1)
+    set_mode(alice, Mode.OPEN)
+    assert not knock(relay, 1)
+    assert knock(relay, 2)
     services.add_node_keys(owner=alice, lines=key(1), actor=alice)
     assert knock(relay, 1)
 
@@ -148,13 +151,7 @@ def test_a_listed_device_was_last_seen(relay: Relay, alice: User) -> None:
 def test_a_plan_with_few_devices_learns_no_more_of_them(relay: Relay, alice: User) -> None:
     relay.group.max_devices = 2
     relay.group.save()
-    until = now() + timedelta(hours=1)
-    change_policy(
-        user_id=alice.pk,
-        change=lambda policy: replace(policy, mode=Mode.LEARN, learns_until=until),
-        reason="",
-        actor=alice,
-    )
+    set_mode(alice, Mode.LEARN, learns_until=now() + timedelta(hours=1))
     assert [knock(relay, number) for number in (1, 2, 3, 1)] == [True, True, False, True]
     assert AclLog.objects.filter(reason="full").count() == 1
     with pytest.raises(PortalError, match="At most 2"):

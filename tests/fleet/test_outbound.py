@@ -10,6 +10,7 @@ from ipaddress import ip_address
 from threading import Thread
 from typing import Any
 
+import httpcore
 import pytest
 from pytest_django.fixtures import Settings
 
@@ -137,10 +138,10 @@ def test_a_name_that_changes_between_the_check_and_the_connection_leads_nowhere(
     class Backend:
         def connect_tcp(self, host: str, *args: Any) -> Any:
             connected.append(host)
-            raise outbound.httpcore.ConnectError("nobody there")
+            raise httpcore.ConnectError("nobody there")
 
-    monkeypatch.setattr(outbound.socket, "getaddrinfo", rebinding)
-    monkeypatch.setattr(outbound.httpcore, "SyncBackend", Backend)
+    monkeypatch.setattr(socket, "getaddrinfo", rebinding)
+    monkeypatch.setattr(httpcore, "SyncBackend", Backend)
     outbound._client.cache_clear()
     try:
         assert refusal(f"http://rebind.example:{inside}/") == "unreachable"
@@ -156,12 +157,12 @@ def test_of_several_addresses_only_the_public_ones_are_tried(inside: int, monkey
     class Backend:
         def connect_tcp(self, host: str, *args: Any) -> Any:
             tried.append(host)
-            raise outbound.httpcore.ConnectError("nobody there")
+            raise httpcore.ConnectError("nobody there")
 
     addresses = ["10.0.0.1", "1.1.1.1", "127.0.0.1", "8.8.8.8"]
     found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 80)) for address in addresses]
-    monkeypatch.setattr(outbound.socket, "getaddrinfo", lambda *args, **kwargs: found)
-    monkeypatch.setattr(outbound.httpcore, "SyncBackend", Backend)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: found)
+    monkeypatch.setattr(httpcore, "SyncBackend", Backend)
     outbound._client.cache_clear()
     try:
         assert refusal("http://several.example/") == "unreachable"
