@@ -37,13 +37,13 @@ def main(names: Collection[str]) -> int:
 
         call_command("migrate", verbosity=0)
 
-        from bench import activation, failover, generation, idle_pass, large_fleet, metering
+        from bench import activation, admission, failover, generation, idle_pass, large_fleet, metering
         from tests.fleet.engines import DockerEngine, Relayd
 
         def is_wanted(*modules: ModuleType) -> bool:
             return not names or any(module.__name__.removeprefix("bench.") in names for module in modules)
 
-        for module in (generation, metering):
+        for module in (generation, metering, admission):
             if is_wanted(module):
                 module.measure()
         for name in ("relayd", "docker"):

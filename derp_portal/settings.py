@@ -103,6 +103,7 @@ INSTALLED_APPS = [
 FIRST_PARTY_APPS = ["accounts", "fleet", "serials", "billing", "resellers"]
 
 MIDDLEWARE = [
+    "derp_portal.middleware.machine_door",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "derp_portal.middleware.client_address",
