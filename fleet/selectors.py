@@ -228,6 +228,13 @@ def nodes_of(group: RelayGroup) -> list[NodeSpec]:
     return [node for relay in placed.order_by("slot") if (node := node_of(relay))]
 
 
+def nodes_of_owner(user_id: int) -> list[NodeSpec]:
+    """The placed relays of all the owner's groups that run, those of one region id once."""
+    placed = Relay.objects.filter(owner=user_id, released_at=None, server__isnull=False, group__released_at=None)
+    found = placed.select_related("server__region", "port").order_by("group_id", "slot")
+    return list({node.region_id: node for relay in found if (node := node_of(relay))}.values())
+
+
 def derp_map_of(group: RelayGroup) -> dict[str, Any] | None:
     """The group's map in Tailscale's JSON form; after its release the last one it had; None if it never had one.
 

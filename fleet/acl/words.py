@@ -23,8 +23,8 @@ def differences(before: AclConfig | None, after: AclConfig) -> Iterator[str]:
         yield _("learns until %(moment)s") % {"moment": localize(localtime(after.learns_until))}
     old = {device["key"]: device["name"] for device in before.devices} if before else {}
     new = {device["key"]: device["name"] for device in after.devices}
-    yield from _said(_("added"), [name or f"{key[:16]}…" for key, name in new.items() if key not in old])
-    yield from _said(_("removed"), [name or f"{key[:16]}…" for key, name in old.items() if key not in new])
+    yield from _said(_("device added"), [name or f"{key[:16]}…" for key, name in new.items() if key not in old])
+    yield from _said(_("device removed"), [name or f"{key[:16]}…" for key, name in old.items() if key not in new])
     networks = list(before.networks) if before else []
     yield from _said(_("network added"), [one for one in after.networks if one not in networks])
     yield from _said(_("network removed"), [one for one in networks if one not in after.networks])

@@ -14,7 +14,9 @@ from accounts.apikit import ErrorOut, Moment, Ok, PageOut, PageQuery, TokenAuth,
 from accounts.selectors import user_by_id
 from fleet.acl.decision import Mode
 from fleet.acl.versions import Policy, current_policy
+from fleet.derp.map import derp_map
 from fleet.models import AclConfig, AclLog, NodeKey
+from fleet.selectors import nodes_of_owner
 from fleet.services import acl as services
 
 from .common import MOST_ROWS, READ_REFUSALS, REFUSALS
@@ -39,16 +41,24 @@ class AclOut(Schema):
     server_ids: list[int] = Field(description="Where the user's relays may run; empty: anywhere.")
     networks: list[str] = Field(description="Whoever comes from there gets in without being listed.")
     devices: list[DeviceOut]
+    removed: list[str] = Field(description="Keys that are turned away whatever the mode.")
+    delegate_url: str = Field(description="Who is asked, with `delegate`.")
     learns_until: datetime | None
     reason: str
     author_id: int | None = Field(description="null: the portal itself")
     created_at: datetime
 
 
+class AclDocument(AclOut):
+    """The policy, and the map of the relays that go by it."""
+
+    derp_map: dict[str, Any] | None = Field(description="As Tailscale reads it; null while no relay has a place.")
+
+
 class AclAnswer(Ok):
     """The policy in force."""
 
-    acl: AclOut
+    acl: AclDocument
 
 
 class GenerateIn(Schema):
@@ -59,6 +69,7 @@ class GenerateIn(Schema):
     mode: Mode | None = None
     node_keys: list[str] | None = Field(None, max_length=services.MOST_DEVICES, description="All of them, anew.")
     networks: list[str] | None = Field(None, max_length=services.MOST_NETWORKS, examples=[["203.0.113.0/24"]])
+    delegate_url: str | None = Field(None, max_length=500, description="With `delegate`: whom to ask.")
     learns_until: Moment | None = Field(None, description="With `learn`: when the doors close.")
     reason: str = Field("", max_length=200)
 
@@ -148,6 +159,8 @@ def generate(request: HttpRequest, data: GenerateIn) -> dict[str, Any]:
         changes["mode"] = Mode(said["mode"])
     if "learns_until" in said:
         changes["learns_until"] = said["learns_until"]
+    if "delegate_url" in said:
+        changes["delegate_url"] = said["delegate_url"].strip()
     if "networks" in said:
         changes["networks"] = services.networks_of("\n".join(said["networks"]))
     if "node_keys" in said:
@@ -163,7 +176,7 @@ def generate(request: HttpRequest, data: GenerateIn) -> dict[str, Any]:
             return replace(policy, **changes)
 
     version = services.change_policy(user_id=user.pk, change=change, reason=data.reason, actor=reader_of(request))
-    return {"success": True, "acl": _show(version)}
+    return {"success": True, "acl": _document(version)}
 
 
 @access.get(
@@ -177,7 +190,7 @@ def in_force(request: HttpRequest, query: Query[OneQuery]) -> dict[str, Any]:
     version = current_policy(owner.pk)
     if version is None:
         raise Http404
-    shown = _show(version)
+    shown = _document(version)
     listed = NodeKey.objects.filter(owner=owner, is_removed=False).order_by("id").values("key", "name")
     # A learning door has listed some since the version was set.
     return {"success": True, "acl": shown | {"devices": list(listed)}}
@@ -204,7 +217,7 @@ def rollback(request: HttpRequest, data: RollbackIn) -> dict[str, Any]:
     """Set an older version again, as a new one; one that was learning comes back closed."""
     owner = whose(request, data.user_id) or reader_of(request)
     version = services.roll_back(user_id=owner.pk, version=data.version, actor=reader_of(request))
-    return {"success": True, "acl": _show(version)}
+    return {"success": True, "acl": _document(version)}
 
 
 @access.get(
@@ -240,6 +253,11 @@ def logs(request: HttpRequest, query: Query[LogQuery]) -> dict[str, Any]:
     return page(found[:MOST_ROWS], query.page, query.per_page, _show_line)
 
 
+def _document(version: AclConfig) -> dict[str, Any]:
+    nodes = nodes_of_owner(version.user_id)
+    return _show(version) | {"derp_map": derp_map(nodes) if nodes else None}
+
+
 def _show(version: AclConfig) -> dict[str, Any]:
     return {
         "user_id": version.user_id,
@@ -248,6 +266,8 @@ def _show(version: AclConfig) -> dict[str, Any]:
         "server_ids": version.servers,
         "networks": version.networks,
         "devices": version.devices,
+        "removed": version.removed,
+        "delegate_url": version.delegate_url,
         "learns_until": version.learns_until,
         "reason": version.reason,
         "author_id": version.author_id,
