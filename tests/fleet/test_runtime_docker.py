@@ -67,12 +67,18 @@ def test_a_relay_is_limited_in_memory_processes_and_log(docker_engine: DockerEng
 
 
 @engine_test
-def test_only_the_relay_reads_its_files_and_nobody_writes_them(docker_engine: DockerEngine, relay: RelaySpec) -> None:
+def test_only_the_relay_reads_its_files_and_only_the_wardens_memory_is_written(
+    docker_engine: DockerEngine, relay: RelaySpec
+) -> None:
     folder = Path(f"/proc/{docker_engine.main_pid(relay.name)}/root/relay")
     assert folder.stat().st_uid == 0
     assert not folder.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    assert {path.name for path in folder.iterdir()} == set(relay.files)
+    assert {path.name for path in folder.iterdir()} == {*relay.files, "door"}
+    memory = folder / "door"
+    assert (memory.stat().st_uid, stat.S_IMODE(memory.stat().st_mode)) == (RELAY_UID, 0o700), "the warden's own"
     for path in folder.iterdir():
+        if path == memory:
+            continue
         assert (path.stat().st_uid, stat.S_IMODE(path.stat().st_mode)) == (RELAY_UID, 0o400)
 
 
