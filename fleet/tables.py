@@ -12,6 +12,8 @@ from accounts.tables import TIME_CELL
 from fleet.acl.words import differences
 from fleet.models import AclConfig, AclLog, Knock, Move, NodeKey, RelayEvent
 from fleet.selectors import why_it_happened, why_it_moved
+from fleet.services.acl import LEARNED
+from fleet.services.control_servers import SYNCED
 
 
 class DevicesTable(tables.Table):
@@ -83,7 +85,7 @@ class KnockTable(tables.Table):
     """Devices that were turned away and wait for their owner's word."""
 
     node_key = tables.TemplateColumn('<code class="text-break">{{ value }}</code>', verbose_name=_("Node key"))
-    ip_address = tables.Column(verbose_name=_("From"), orderable=False)
+    ip_address = tables.Column(verbose_name=_("Address"), orderable=False)
     times = tables.Column(verbose_name=_("Times"))
     last_at = tables.TemplateColumn(TIME_CELL, verbose_name=_("Last tried"))
     actions = tables.TemplateColumn(
@@ -108,7 +110,7 @@ class DoorLogTable(tables.Table):
     is_allowed = tables.TemplateColumn(template_name="fleet/door_answer.html", verbose_name=_("Answer"))
     reason = tables.Column(verbose_name=_("Why"), accessor="get_reason_display", order_by="reason")
     device = tables.Column(verbose_name=_("Device"), empty_values=(), orderable=False)
-    ip_address = tables.Column(verbose_name=_("From"), orderable=False)
+    ip_address = tables.Column(verbose_name=_("Address"), orderable=False)
     relay = tables.TemplateColumn("<code>{{ value.code }}</code>", verbose_name=_("Relay"), orderable=False)
 
     class Meta:
@@ -129,6 +131,9 @@ class DoorLogTable(tables.Table):
         return f"{record.ip_address} · {record.location}" if record.location else str(record.ip_address)
 
 
+REASONS = {LEARNED: _("the time to learn was over"), SYNCED: _("from your control server")}
+
+
 class VersionTable(tables.Table):
     """The versions of a policy, newest first."""
 
@@ -136,6 +141,8 @@ class VersionTable(tables.Table):
     created_at = tables.TemplateColumn(TIME_CELL, verbose_name=_("Set"))
     mode = tables.Column(verbose_name=_("Mode"), accessor="get_mode_display", order_by="mode")
     changes = tables.Column(verbose_name=_("What changed"), empty_values=(), orderable=False)
+    author = tables.Column(verbose_name=_("By"), empty_values=(), orderable=False)
+    reason = tables.Column(verbose_name=_("Why"), orderable=False)
     actions = tables.TemplateColumn(
         template_name="fleet/version_actions.html", verbose_name="", orderable=False, empty_values=()
     )
@@ -152,3 +159,13 @@ class VersionTable(tables.Table):
     def render_changes(self, record: AclConfig) -> str:
         """Against the version before."""
         return "; ".join(differences(self.before.get(record.version - 1), record)) or "–"
+
+    def render_author(self, record: AclConfig) -> str:
+        """The customer, staff, or nobody: it happened by itself."""
+        if record.author_id is None:
+            return str(_("by itself"))
+        return str(_("you") if record.author_id == record.user_id else _("our staff"))
+
+    def render_reason(self, value: str) -> str:
+        """Reasons of the portal's own are codes."""
+        return str(REASONS.get(value, value))

@@ -92,7 +92,9 @@ def _tidy(policy: Policy) -> Policy:
 
 
 def roll_back(*, user_id: int, version: int, actor: User | None) -> AclConfig:
-    """Set again what an older version said. Learning is not begun again: it would open the doors anew.
+    """Set again what an older version said. Learning is not begun again, which would open the doors anew.
+
+    Of a version that was learning it is closed, with what it had learned by its end.
 
     Raises PortalError `not_found`, and what `change_policy` raises.
     """
@@ -101,7 +103,9 @@ def roll_back(*, user_id: int, version: int, actor: User | None) -> AclConfig:
         raise PortalError(_("There is no such version."), code="not_found", status=404)
     policy = Policy.of(old)
     if policy.mode == Mode.LEARN:
-        policy = replace(policy, mode=Mode.CLOSED)
+        following = AclConfig.objects.filter(user=user_id, version=version + 1).first()
+        learned = Policy.of(following).devices if following else listed_devices(user_id)
+        policy = replace(policy, mode=Mode.CLOSED, devices={**learned, **policy.devices})
     reason = _("As in version %(version)s") % {"version": version}
     return change_policy(user_id=user_id, change=lambda _present: policy, reason=reason, actor=actor)
 

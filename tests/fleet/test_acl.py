@@ -62,6 +62,15 @@ def listed(owner: User) -> set[str]:
     return set(NodeKey.objects.filter(owner=owner, is_removed=False).values_list("key", flat=True))
 
 
+def test_a_version_that_was_learning_comes_back_with_what_it_had_learned(relay: Relay, alice: User) -> None:
+    ask(relay, PHONE)
+    door_log.write_down()
+    change(alice, mode=Mode.CLOSED)
+    change(alice, devices={OTHER: ""})
+    back = roll_back(user_id=alice.pk, version=1, actor=alice)
+    assert (back.mode, listed(alice)) == ("closed", {PHONE})
+
+
 # --- learning ------------------------------------------------------------------------------------------------------
 
 
