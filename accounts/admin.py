@@ -11,12 +11,10 @@ from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group
-from django.core.paginator import Paginator
 from django.db.models import Model, QuerySet
 from django.forms import ModelForm
 from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import redirect
-from django.utils.functional import cached_property
 from django.utils.text import capfirst
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
@@ -27,6 +25,7 @@ from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationFo
 from accounts import services
 from accounts.access import signed_in
 from accounts.models import ApiToken, AuditEntry, Notification, TaskFailure, User
+from accounts.paging import BoundedPaginator
 from derp_portal.lib.asking import Question, act_on_selection
 from derp_portal.lib.errors import PortalError
 
@@ -48,19 +47,6 @@ class NewUserForm(UserCreationForm):
     class Meta:
         model = User
         fields = ("username", "email", "role")
-
-
-COUNTED_AT_MOST = 10_000
-
-
-class BoundedPaginator(Paginator):  # type: ignore[type-arg]
-    """Counts rows up to a bound: nobody turns further, and counting a million would take longer than the page."""
-
-    @cached_property
-    def count(self) -> int:
-        """The number of rows, `COUNTED_AT_MOST` at most."""
-        rows: Any = self.object_list
-        return rows.order_by()[:COUNTED_AT_MOST].count() if isinstance(rows, QuerySet) else len(rows)
 
 
 class ReadOnlyAdmin(ModelAdmin):

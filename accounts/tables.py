@@ -12,6 +12,7 @@ from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 
 from accounts.models import ApiToken, Notification
+from accounts.paging import BoundedPaginator
 from derp_portal.lib import clock
 
 PER_PAGE = 25
@@ -98,8 +99,10 @@ class NotificationTable(tables.Table):
         order_by = "-created_at"
 
 
-def configured(table: tables.Table, request: HttpRequest) -> tables.Table:
-    """The table, sorted and paged as the request asks."""
+def configured(table: tables.Table, request: HttpRequest, *, is_long: bool = False) -> tables.Table:
+    """The table, sorted and paged as the request asks. A long one is counted to a bound only."""
     options: dict[str, Any] = {"per_page": PER_PAGE}
+    if is_long:
+        options["paginator_class"] = BoundedPaginator
     tables.RequestConfig(request, paginate=options).configure(table)
     return table

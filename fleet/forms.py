@@ -11,8 +11,9 @@ from django.db.models import Q, QuerySet
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 
+from accounts.models import User
 from fleet.acl.decision import Mode
-from fleet.models import AclLog, ControlServer, NodeKey, RelayEvent
+from fleet.models import AclLog, ControlServer, Knock, NodeKey, RelayEvent
 from fleet.models.relays import REGION_ID_FIRST, REGION_ID_LAST
 
 
@@ -169,22 +170,40 @@ class EventFilter(django_filters.FilterSet):
 
 
 class DoorLogFilter(django_filters.FilterSet):
-    """By node key or address, and by what the door answered."""
+    """By a device's name, key or address, and by what the door answered."""
 
     search = django_filters.CharFilter(label=_("Search"), method="by_search")
     is_allowed = django_filters.ChoiceFilter(
-        label=_("Answer"), choices=(("true", _("Let in")), ("false", _("Refused"))), empty_label=_("All")
+        label=_("Answer"),
+        choices=(("true", _("Let in")), ("false", _("Refused"))),
+        method="by_answer",
+        empty_label=_("All"),
     )
 
     class Meta:
         model = AclLog
         fields = ("search", "is_allowed")
 
+    def __init__(self, *args: Any, owner: User, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.owner = owner
+
     def by_search(self, queryset: QuerySet[AclLog], _name: str, value: str) -> QuerySet[AclLog]:
-        """Of a key its beginning will do; an address is a whole one, which is what the database can compare."""
+        """A whole address; or devices of the owner, listed or turned away, of that name or key.
+
+        They are looked up first: the log itself is too long to look for parts of words in.
+        """
         text = value.strip()
-        by_key = Q(node_key__startswith=text if text.startswith("nodekey:") else f"nodekey:{text}")
-        return queryset.filter(by_key | Q(ip_address=text)) if is_address(text) else queryset.filter(by_key)
+        if is_address(text):
+            return queryset.filter(ip_address=text)
+        listed = NodeKey.objects.filter(Q(name__icontains=text) | Q(key__icontains=text), owner=self.owner)
+        knocked = Knock.objects.filter(user=self.owner, node_key__icontains=text)
+        keys = {text, *listed.values_list("key", flat=True), *knocked.values_list("node_key", flat=True)}
+        return queryset.filter(node_key__in=keys)
+
+    def by_answer(self, queryset: QuerySet[AclLog], _name: str, value: str) -> QuerySet[AclLog]:
+        """Let in, or refused."""
+        return queryset.filter(is_allowed=value == "true")
 
 
 def is_address(text: str) -> bool:

@@ -29,7 +29,7 @@ from fleet.acl.versions import Policy, current_policy, listed_devices
 from fleet.forms import ControlServerForm, DevicesForm, DoorLogFilter, NodeKeyFilter, PolicyForm
 from fleet.models import AclConfig, AclLog, ControlServer, Knock
 from fleet.services.acl import change_policy, check_delegate, networks_of, roll_back
-from fleet.services.control_servers import add_control_server, remove_control_server, sync
+from fleet.services.control_servers import add_control_server, one_at_a_time, remove_control_server, sync
 from fleet.services.devices import approve_knock, dismiss_knock
 from fleet.services.door_watch import count_error
 from fleet.services.groups import note_map_fetched
@@ -166,9 +166,9 @@ def door_log(request: HttpRequest) -> HttpResponse:
     """Who knocked at the customer's doors, and what they answered."""
     owner = signed_in(request)
     lines = AclLog.objects.filter(user=owner).select_related("relay")
-    found = DoorLogFilter(request.GET, queryset=lines)
+    found = DoorLogFilter(request.GET, queryset=lines, owner=owner)
     names = listed_devices(owner.pk)
-    table = configured(DoorLogTable(found.qs, names=names), request)
+    table = configured(DoorLogTable(found.qs, names=names), request, is_long=True)
     return render(request, "fleet/door_log.html", {"table": table, "filter": found})
 
 
@@ -244,14 +244,15 @@ def control_servers(request: HttpRequest) -> HttpResponse:
     if request.method == "POST" and form.is_valid():
         given = form.cleaned_data
         try:
-            add_control_server(
-                owner=owner,
-                kind=ControlServer.Kind(given["kind"]),
-                credential=given["credential"],
-                address=given["address"],
-                tailnet=given["tailnet"],
-                client_id=given["client_id"],
-            )
+            with one_at_a_time(owner.pk):
+                add_control_server(
+                    owner=owner,
+                    kind=ControlServer.Kind(given["kind"]),
+                    credential=given["credential"],
+                    address=given["address"],
+                    tailnet=given["tailnet"],
+                    client_id=given["client_id"],
+                )
         except PortalError as error:
             form.add_error(None, str(error))
         else:
@@ -269,7 +270,12 @@ def control_servers(request: HttpRequest) -> HttpResponse:
 def control_server_sync(request: HttpRequest, server_id: int) -> HttpResponse:
     """Ask one now."""
     server = get_object_or_404(ControlServer, pk=server_id, owner=signed_in(request))
-    sync(server_id=server.pk, at_once=True)
+    try:
+        with one_at_a_time(server.owner_id):
+            sync(server_id=server.pk, at_once=True)
+    except PortalError as error:
+        messages.error(request, str(error))
+        return redirect("control_servers")
     server.refresh_from_db()
     if server.error_code:
         messages.error(request, outbound_words(server.error_code))

@@ -14,6 +14,7 @@ from accounts.access import signed_in
 from derp_portal.lib.errors import PortalError
 from fleet.models import ControlServer, MapPush, RelayGroup
 from fleet.services.certificates import switch_certificate
+from fleet.services.control_servers import one_at_a_time
 from fleet.services.hand_over import note_taken, preview_push, push_map, set_only_ours, undo_push
 from fleet.words import outbound_words
 from serials import selectors
@@ -84,7 +85,10 @@ def hand_over_push(request: HttpRequest, lease_id: int, server_id: int) -> HttpR
     lease = lease_for(owner, lease_id)
     server = get_object_or_404(ControlServer, pk=server_id, owner=owner, kind=ControlServer.Kind.TAILSCALE)
     try:
-        if request.method == "POST":
+        with one_at_a_time(owner.pk):
+            if request.method == "GET":
+                preview = preview_push(group=lease.relay_group, server=server)
+                return render(request, "serials/hand_over_push.html", _pushing(lease, server) | {"preview": preview})
             push_map(
                 group_id=lease.relay_group_id,
                 server_id=server.pk,
@@ -92,13 +96,11 @@ def hand_over_push(request: HttpRequest, lease_id: int, server_id: int) -> HttpR
                 is_automatic="is_automatic" in request.POST,
                 actor=owner,
             )
-            messages.success(request, _("The map is in your policy file."))
-            return redirect("hand_over", lease.pk)
-        preview = preview_push(group=lease.relay_group, server=server)
     except PortalError as error:
         messages.error(request, str(error))
-        return redirect("hand_over", lease.pk)
-    return render(request, "serials/hand_over_push.html", _pushing(lease, server) | {"preview": preview})
+    else:
+        messages.success(request, _("The map is in your policy file."))
+    return redirect("hand_over", lease.pk)
 
 
 @login_required
@@ -108,7 +110,8 @@ def hand_over_undo(request: HttpRequest, lease_id: int) -> HttpResponse:
     push = get_object_or_404(MapPush.objects.select_related("control_server"), group=lease.relay_group_id)
     if request.method == "POST":
         try:
-            undo_push(group_id=lease.relay_group_id, actor=signed_in(request))
+            with one_at_a_time(lease.user_id):
+                undo_push(group_id=lease.relay_group_id, actor=signed_in(request))
         except PortalError as error:
             messages.error(request, str(error))
         else:

@@ -64,10 +64,10 @@ def _ask(url: str, node_key: str, source: str) -> bool | None:
         answer = fetch("POST", url, json={"NodePublic": node_key, "Source": source}, seconds=SECONDS)
         body = json.loads(answer.body[:BODY_LIMIT])
     except (OutboundFailure, ValueError, RecursionError) as error:
-        log.info("delegate_silent", url=url, error=str(error))
+        log.info("delegate_silent", error=str(error))
         return None
     if answer.status != 200 or not isinstance(body, dict) or not isinstance(body.get("Allow"), bool):
-        log.info("delegate_unclear", url=url, status=answer.status)
+        log.info("delegate_unclear", status=answer.status)
         return None
     return bool(body["Allow"])
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from django.contrib import admin
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponseBase
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from unfold.decorators import action, display
 
+from accounts.models import User
 from derp_portal.lib.asking import Question, act
-from fleet.models import AclConfig, AclLog, ControlServer, Knock, MapPush
+from fleet.forms import is_address
+from fleet.models import AclConfig, AclLog, ControlServer, Knock, MapPush, Relay
 from fleet.services.acl import roll_back
 from fleet.words import outbound_words
 
@@ -81,8 +84,25 @@ class AclLogAdmin(HistoryAdmin):
     list_display = ("created_at", "show_answer", "reason", "user", "relay", "ip_address", "location", "show_key")
     list_filter = ("is_allowed", "reason", "created_at")
     list_select_related = ("user", "relay")
-    search_fields = ("=node_key", "=user__username", "=relay__code", "=ip_address")
+    search_fields = ("node_key",)
+    search_help_text = gettext_lazy("A whole node key, address, user name or relay's code.")
     sortable_by = ()
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[AclLog], search_term: str
+    ) -> tuple[QuerySet[AclLog], bool]:
+        """What was named is looked up first: joined, the whole log would be gone through."""
+        text = search_term.strip()
+        if not text:
+            return queryset, False
+        if text.startswith("nodekey:"):
+            return queryset.filter(node_key=text), False
+        if is_address(text):
+            return queryset.filter(ip_address=text), False
+        users = list(User.objects.filter(username=text).values_list("id", flat=True))
+        if users:
+            return queryset.filter(user__in=users), False
+        return queryset.filter(relay__in=list(Relay.objects.filter(code=text).values_list("id", flat=True))), False
 
     @display(description=gettext_lazy("node key"))
     def show_key(self, line: AclLog) -> str:

@@ -62,6 +62,7 @@ class AclConfig(AppendOnly):
             ),
             models.CheckConstraint(condition=~Q(mode="delegate") | ~Q(delegate_url=""), name="delegate_has_an_address"),
         ]
+        indexes = [models.Index(fields=["learns_until"], condition=Q(mode="learn"), name="learning_by_end")]
 
     def __str__(self) -> str:
         return f"{self.user_id} v{self.version}"
@@ -106,6 +107,10 @@ class AclLog(models.Model):
         indexes = [
             models.Index(fields=["user", "-created_at"], name="door_log_of_a_user"),
             models.Index(fields=["created_at"], name="door_log_by_age"),
+            models.Index(fields=["node_key", "-created_at"], name="door_log_of_a_device"),
+            models.Index(fields=["ip_address", "-created_at"], name="door_log_of_an_address"),
+            models.Index(fields=["user", "-created_at"], condition=Q(is_allowed=False), name="refusals_of_a_user"),
+            models.Index(fields=["-created_at", "-id"], condition=Q(is_allowed=False), name="refusals_newest_first"),
         ]
 
     def __str__(self) -> str:

@@ -29,6 +29,8 @@ from .groups import limit_servers, restart_in_place
 MOST_DEVICES = 1000
 MOST_NETWORKS = 100
 SWEEP = 200
+LOOKED_BACK = timedelta(days=60)
+"""Doors close without the sweep; it writes that down, also after the portal was away for as long as this."""
 LEARNED = "learned"
 """The reason of the version in which a policy closed by itself."""
 
@@ -199,7 +201,9 @@ def close_what_has_learned() -> int:
     """Sweep: policies whose time to learn is over are closed, with every device that came. Returns how many."""
     write_down()
     newest = AclConfig.objects.filter(user=OuterRef("user")).order_by("-version").values("id")[:1]
-    over = AclConfig.objects.filter(id=Subquery(newest), mode=AclConfig.Mode.LEARN, learns_until__lte=now())
+    moment = now()
+    lately = AclConfig.objects.filter(learns_until__gt=moment - LOOKED_BACK, learns_until__lte=moment)
+    over = lately.filter(id=Subquery(newest), mode=AclConfig.Mode.LEARN)
     users = list(over.order_by("id").values_list("user", flat=True)[:SWEEP])
     for user_id in users:
         change_policy(user_id=user_id, change=_closed, reason=LEARNED, actor=None)

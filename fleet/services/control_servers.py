@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 
 import structlog
+from django.core.cache import cache
 from django.db import transaction
 from django.db.models import F
 from django.utils.translation import gettext as _
@@ -31,8 +33,24 @@ LONGEST_PAUSE = timedelta(hours=12)
 CLAIM = timedelta(minutes=5)
 """Longer than asking can take: who asks has the server to himself for so long."""
 MOST_SERVERS = 5
+LONGEST_QUESTION = 60
 SYNCED = "synced"
 """The reason of a version that a control server brought about."""
+
+
+@contextmanager
+def one_at_a_time(user_id: int) -> Iterator[None]:
+    """For what a customer has us ask while he waits: one question at a time, or a few clicks would hold every thread.
+
+    Raises PortalError `busy`.
+    """
+    name = f"outbound:{user_id}"
+    if not cache.add(name, True, LONGEST_QUESTION):
+        raise PortalError(_("We are asking already. Try again in a moment."), code="busy", status=429)
+    try:
+        yield
+    finally:
+        cache.delete(name)
 
 
 def add_control_server(

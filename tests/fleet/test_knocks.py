@@ -158,6 +158,22 @@ def test_a_plan_with_few_devices_learns_no_more_of_them(relay: Relay, alice: Use
         services.add_node_keys(owner=alice, lines=key(9), actor=alice)
 
 
+def test_the_log_is_found_by_name_key_address_and_answer(relay: Relay, alice: User, client: Client) -> None:
+    services.add_node_keys(owner=alice, lines=f"{key(1)} laptop", actor=alice)
+    knock(relay, 1, source="1.1.1.1")
+    knock(relay, 2, source="8.8.8.8")
+    client.force_login(alice)
+
+    def found(**query: str) -> set[str]:
+        page = client.get(reverse("door_log"), query).content.decode()
+        return {address for address in ("1.1.1.1", "8.8.8.8") if f"{address} · " in page}
+
+    assert found() == {"1.1.1.1", "8.8.8.8"}
+    assert found(search="lap") == found(search=key(1)) == found(is_allowed="true") == {"1.1.1.1"}
+    assert found(search=key(2)[-6:]) == found(search="8.8.8.8") == found(is_allowed="false") == {"8.8.8.8"}
+    assert found(search="nobody") == found(search="lap", is_allowed="false") == set()
+
+
 # --- what operators are told ----------------------------------------------------------------------------------------
 
 

@@ -17,15 +17,18 @@ import pytest
 from django.db import connection, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from pytest_django.fixtures import Settings
 from pytest_django.plugin import DjangoDbBlocker
 
 from accounts.models import AuditEntry, User
 from derp_portal.lib.clock import now
+from fleet.acl.door_log import forget_old_answers
 from fleet.derp.varz import Varz
 from fleet.graphs import RANGES, Range
 from fleet.metering import reading
 from fleet.metering.rounds import meter_due
 from fleet.models import (
+    AclLog,
     Alert,
     AlertChannel,
     AlertDelivery,
@@ -47,6 +50,7 @@ from fleet.monitoring.retention import forget_old_readings
 from fleet.reconciler.desired import SECRETS
 from fleet.services.alert_delivery import deliver_due, forget_old_deliveries
 from fleet.services.alert_rules import watch_rules
+from fleet.services.door_watch import watch_doors
 from fleet.services.providers import count_allowances
 from fleet.services.quota_keeping import keep_quotas
 from tests.api_client import Caller
@@ -62,7 +66,7 @@ OPEN_ALERTS, WAITING = 40, 30
 A_WHILE = timedelta(hours=1)
 """Nothing comes due while these tests run."""
 
-HISTORY = (Measurement, Traffic, Alert, AlertDelivery, AuditEntry)
+HISTORY = (Measurement, Traffic, Alert, AlertDelivery, AuditEntry, AclLog)
 FLEET = (Server, ServerLoad, RelayGroup, Relay, Port, RelayHealth, Meter, QuotaPeriod)
 GROWING = {model._meta.db_table for model in HISTORY}
 COUNTED_AT_MOST = 11_000
@@ -130,11 +134,11 @@ def fill_fleet() -> Fleet:
         for index, relay in enumerate(relays)
     )
     channel = AlertChannel.objects.create(name="mail", owner=operator, address="json://127.0.0.1:9/")
-    fill_history(channel.pk)
+    fill_history(channel.pk, customer.pk, others.pk)
     return Fleet(customer, operator, relays[0], servers[0])
 
 
-def fill_history(channel_id: int) -> None:
+def fill_history(channel_id: int, customer_id: int, others_id: int) -> None:
     """A million measurements, and hundreds of thousands of everything else; as old as retention lets them become."""
     with connection.cursor() as cursor:
         for span, unit, step, steps in (
@@ -200,6 +204,19 @@ def fill_history(channel_id: int) -> None:
             FROM generate_series(1, 100000) series
             """,
             [],
+        )
+        cursor.execute(
+            """
+            INSERT INTO acl_logs
+                (key, user_id, relay_id, node_key, ip_address, location, acl_version, is_allowed, reason, created_at)
+            SELECT gen_random_uuid(), CASE WHEN series %% 2 = 0 THEN %s ELSE %s END,
+                (SELECT min(id) FROM user_containers),
+                'nodekey:' || lpad((series %% 500)::text, 64, '0'), ('198.51.100.' || series %% 100)::inet, 'HK',
+                1, series %% 10 > 0,
+                CASE WHEN series %% 10 > 0 THEN 'listed' ELSE 'not_listed' END, now() - series * interval '26 seconds'
+            FROM generate_series(1, 300000) series
+            """,
+            [customer_id, others_id],
         )
         # Foreign keys of so many rows are checked once here, not at the end of every test.
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
@@ -298,6 +315,16 @@ def test_a_customers_traffic_takes_what_his_own_relays_have(fleet: Fleet, path: 
     check(lambda: _ok(client.get(path)), rows=OWN_RELAYS * 24 * 31, queries=25)
 
 
+@pytest.mark.parametrize(
+    "query", ["", "?is_allowed=false", "?search=" + "0" * 61 + "007", "?search=198.51.100.7", "?page=7"]
+)
+def test_a_customers_door_log_takes_what_it_shows(fleet: Fleet, query: str) -> None:
+    client = Client()
+    client.force_login(fleet.customer)
+    client.get("/devices/")
+    check(lambda: _ok(client.get(f"/devices/log/{query}")), rows=2 * COUNTED_AT_MOST, queries=14)
+
+
 def test_a_customers_file_takes_what_his_own_relays_have(fleet: Fleet) -> None:
     client = Client()
     client.force_login(fleet.customer)
@@ -320,6 +347,9 @@ def test_a_customers_file_takes_what_his_own_relays_have(fleet: Fleet) -> None:
         "system-log/?kind=audit",
         "system-log/?kind=alert&severity=critical",
         "system-log/?object=server-1",
+        "fleet/acllog/",
+        "fleet/acllog/?is_allowed__exact=0",
+        "fleet/acllog/?q=nodekey:" + "0" * 61 + "007",
         "fleet/relay/",
         "fleet/server/",
         "",
@@ -427,6 +457,15 @@ def test_the_rules_take_what_is_open_and_what_ended_since_yesterday(fleet: Fleet
 def test_deliveries_take_what_waits(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fleet.services.alert_delivery._send", lambda *_args, **_words: "")
     check(lambda: _equals(deliver_due(), 1), rows=2 * WAITING, queries=15 + WAITING)
+
+
+def test_watching_the_doors_takes_the_last_hour(fleet: Fleet) -> None:
+    check(watch_doors, rows=3 * 150, queries=15)
+
+
+def test_forgetting_answers_takes_what_goes(fleet: Fleet, settings: Settings) -> None:
+    settings.ACL_LOG_DAYS = 89
+    check(forget_old_answers, rows=2 * 5001, queries=12)
 
 
 def test_probing_takes_what_is_due(fleet: Fleet) -> None:
