@@ -195,6 +195,11 @@ def relay_events(owner: User) -> QuerySet[RelayEvent]:
     return RelayEvent.objects.filter(relay__owner=owner).select_related("relay", "server__region")
 
 
+def live_groups(owner: User) -> QuerySet[RelayGroup]:
+    """The owner's groups that are not released."""
+    return RelayGroup.objects.filter(owner=owner, released_at=None)
+
+
 def node_keys(owner: User) -> QuerySet[NodeKey]:
     """The devices the owner has listed."""
     return NodeKey.objects.filter(owner=owner, is_removed=False)

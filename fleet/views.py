@@ -154,6 +154,7 @@ def _devices_page(
         "form": form or DevicesForm(),
         "policy": policy,
         "policy_form": policy_form,
+        "fails_open": not selectors.live_groups(owner).filter(fails_open=False).exists(),
         "table": configured(DevicesTable(found.qs), request),
         "filter": found,
         "knocks": configured(KnockTable(knocks), request) if knocks.exists() else None,

@@ -20,7 +20,7 @@ from django.db import transaction
 from django.db.models import F
 
 from fleet.models import AclConfig, NodeKey, Relay, RelayGroup, Wanted
-from fleet.monitoring.probing import probe_node_keys
+from fleet.monitoring.probe_keys import probe_node_keys
 
 from .decision import Door, Mode, Standing
 

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
+
+from django import forms
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponseBase
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from unfold.decorators import action, display
+from unfold.widgets import (
+    UnfoldAdminIntegerFieldWidget,
+    UnfoldAdminSelect2MultipleWidget,
+    UnfoldAdminSelectWidget,
+    UnfoldAdminTextareaWidget,
+    UnfoldAdminTextInputWidget,
+)
 
 from accounts.models import User
-from derp_portal.lib.asking import Question, act
+from derp_portal.lib.asking import Question, act, data_of
+from derp_portal.lib.clock import now
+from fleet.acl.decision import Mode
+from fleet.acl.versions import Policy, current_policy
 from fleet.forms import is_address
-from fleet.models import AclConfig, AclLog, ControlServer, Knock, MapPush, Relay
-from fleet.services.acl import roll_back
+from fleet.models import AclConfig, AclLog, ControlServer, Knock, MapPush, Relay, Server
+from fleet.services.acl import change_policy, networks_of, roll_back
 from fleet.words import outbound_words
 
 from .base import HistoryAdmin, actor, badge, change_url, link, list_url
@@ -26,6 +40,38 @@ MODE_COLOURS: dict[str, str] = {
 }
 
 
+class AccessForm(forms.Form):
+    """What a policy is to say from now on. Devices stay as they are: they are their owner's."""
+
+    mode = forms.ChoiceField(label=gettext_lazy("Mode"), choices=AclConfig.Mode.choices, widget=UnfoldAdminSelectWidget)
+    hours = forms.IntegerField(
+        label=gettext_lazy("Learn for"),
+        min_value=1,
+        max_value=24 * 30,
+        initial=24,
+        help_text=gettext_lazy("Hours; only for learning."),
+        widget=UnfoldAdminIntegerFieldWidget,
+    )
+    delegate_url = forms.CharField(
+        label=gettext_lazy("Address of the verifier"), required=False, max_length=500, widget=UnfoldAdminTextInputWidget
+    )
+    networks = forms.CharField(
+        label=gettext_lazy("Networks"),
+        required=False,
+        max_length=5000,
+        help_text=gettext_lazy("One a line."),
+        widget=UnfoldAdminTextareaWidget,
+    )
+    servers = forms.ModelMultipleChoiceField(
+        Server.objects.order_by("name"),
+        required=False,
+        label=gettext_lazy("Servers allowed"),
+        help_text=gettext_lazy("None chosen = every server."),
+        widget=UnfoldAdminSelect2MultipleWidget,
+    )
+    reason = forms.CharField(label=gettext_lazy("Why"), max_length=200, widget=UnfoldAdminTextInputWidget)
+
+
 @admin.register(AclConfig)
 class AclConfigAdmin(HistoryAdmin):
     """Every version of every policy; the highest of a user is in force."""
@@ -35,7 +81,7 @@ class AclConfigAdmin(HistoryAdmin):
     list_select_related = ("user", "author")
     search_fields = ("=user__username", "=user__email")
     ordering = ("-id",)
-    actions_detail = ("set_again",)
+    actions_detail = ("change", "set_again")
 
     @display(description=gettext_lazy("user"), ordering="user__username")
     def show_user(self, version: AclConfig) -> str:
@@ -68,6 +114,50 @@ class AclConfigAdmin(HistoryAdmin):
 
         def do() -> str:
             made = roll_back(user_id=version.user_id, version=version.version, actor=actor(request))
+            return _("Version %(version)s is in force.") % {"version": made.version}
+
+        return act(self, request, question, do)
+
+    @action(description=gettext_lazy("Change"), url_path="policy", icon="edit", permissions=["act"])
+    def change(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
+        """Set its user's policy: a new version, whichever one is looked at."""
+        owner = self.row_or_404(request, object_id).user
+        version = current_policy(owner.pk)
+        present = Policy.of(version) if version else Policy()
+        form = AccessForm(
+            data_of(request),
+            initial={
+                "mode": present.mode,
+                "delegate_url": present.delegate_url,
+                "networks": "\n".join(present.networks),
+                "servers": present.servers,
+            },
+        )
+        question = Question(
+            title=_("Change who may use the relays of %(user)s") % {"user": owner},
+            lines=[_("It becomes a new version. Whoever may no longer connect loses the connection.")],
+            form=form,
+            button=_("Change"),
+            back=list_url(AclConfig),
+        )
+
+        def do() -> str:
+            given = form.cleaned_data
+            mode = Mode(given["mode"])
+            networks = networks_of(given["networks"])
+            made = change_policy(
+                user_id=owner.pk,
+                change=lambda policy: replace(
+                    policy,
+                    mode=mode,
+                    networks=networks,
+                    servers=tuple(sorted(server.pk for server in given["servers"])),
+                    learns_until=now() + timedelta(hours=given["hours"]),
+                    delegate_url=given["delegate_url"].strip(),
+                ),
+                reason=given["reason"],
+                actor=actor(request),
+            )
             return _("Version %(version)s is in force.") % {"version": made.version}
 
         return act(self, request, question, do)

@@ -6,17 +6,16 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 
-from django.conf import settings
 from django.db import transaction
 from django.db.models import Case, F, Q, Value, When
 
 from derp_portal.lib.clock import now
-from fleet.derp.keys import derive_private, format_node_key, public_of
 from fleet.derp.probe import PROBE_PAYLOAD_BYTES, ProbeResult, Target, probe
 from fleet.models import Meter, Relay, RelayEvent, RelayHealth, Wanted
 from fleet.reconciler.desired import SECRETS, should_run
 from fleet.services.moves import note_answers
 
+from .probe_keys import probe_keys
 from .uptime import Counted, count_probes
 
 PROBE_EVERY = timedelta(seconds=60)
@@ -33,17 +32,6 @@ BATCH = 100
 """Results written in one transaction."""
 SAMPLE = 5
 SAMPLE_TIMEOUT_SECONDS = 2.0
-
-
-def probe_keys(relay: Relay) -> tuple[bytes, bytes]:
-    """The private keys of the portal's two clients for this relay: the same at every probe, known to nobody else."""
-    secret = settings.FIELD_KEYS[-1].encode()
-    return derive_private(secret, f"probe-a:{relay.code}"), derive_private(secret, f"probe-b:{relay.code}")
-
-
-def probe_node_keys(relay: Relay) -> set[str]:
-    """The node keys of the portal's own probe, which the relay's door lets in whatever devices are listed."""
-    return {format_node_key(public_of(private)) for private in probe_keys(relay)}
 
 
 def relays_due_for_a_probe(limit: int) -> list[Relay]:

@@ -19,7 +19,7 @@ from fleet.acl.doors import forget
 from fleet.acl.versions import ensure_policy
 from fleet.derp.identity import make_identity, new_host_name
 from fleet.engines import fleet_image
-from fleet.models import MoveReason, Port, Relay, RelayEvent, RelayGroup, Wanted
+from fleet.models import MoveReason, Port, Relay, RelayEvent, RelayGroup, Server, Wanted
 from fleet.models.relays import REGION_ID_FIRST, REGION_ID_LAST
 from fleet.selectors import derp_map_of, map_url_of
 from fleet.words import trouble
@@ -66,7 +66,8 @@ def create_group(*, owner: User, label: str, run_until: datetime, terms: GroupTe
         group = RelayGroup.objects.create(
             owner=owner, label=label, run_until=run_until, map_token=token, map_token_hash=fingerprint(token)
         )
-        ensure_policy(user=owner)
+        policy = ensure_policy(user=owner)
+        group.servers.set(Server.objects.filter(pk__in=policy.servers))
         record(actor=actor, event="group.created", target=group, run_until=run_until.isoformat())
         _apply_terms(group, terms)
         ensure_relays(group_id=group.pk)

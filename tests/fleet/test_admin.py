@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from django.urls import reverse
 from accounts.models import AuditEntry, User
 from fleet import services
 from fleet.admin.relays import MoveForm
-from fleet.models import Region, Relay, RelayGroup, Server, Wanted
+from fleet.models import AclConfig, Region, Relay, RelayGroup, Server, Wanted
 from fleet.runtimes.base import HostInfo, Unavailable
 from fleet.services.outages import note_trouble
 from tests.fleet.fleet_parts import group, only_relay, region, server
@@ -216,3 +217,24 @@ def test_relays_in_trouble_can_be_listed_alone(roots: Client, relay: Relay, alic
     text = answer.content.decode()
     assert relay.code in text
     assert other.code not in text
+
+
+def test_staff_changes_a_policy_and_sets_an_old_version_again(client: Client, root: User, alice: User) -> None:
+    first = server(1)
+    mine = group(alice, lasts=timedelta(days=30))
+    client.force_login(root)
+    [version] = AclConfig.objects.filter(user=alice)
+    address = f"/admin/fleet/aclconfig/{version.pk}/policy/"
+    assert "loses the connection" in client.get(address).content.decode()
+    form = {"mode": "closed", "hours": 24, "networks": "nonsense", "servers": [first.pk], "reason": "asked by mail"}
+    assert "is not a network" in client.post(address, form).content.decode()
+    client.post(address, {**form, "networks": "203.0.113.7/24"})
+    newest = AclConfig.objects.get(user=alice, version=2)
+    assert (newest.mode, newest.networks) == ("closed", ["203.0.113.0/24"])
+    assert (newest.author, newest.reason) == (root, "asked by mail")
+    assert list(mine.servers.all()) == [first]
+    assert list(group(alice, lasts=timedelta(days=30)).servers.all()) == [first], "later relays too"
+    again = f"/admin/fleet/aclconfig/{newest.pk}/set-again/"
+    assert "becomes a new version" in client.get(again).content.decode()
+    client.post(f"/admin/fleet/aclconfig/{version.pk}/set-again/")
+    assert AclConfig.objects.get(user=alice, version=3).networks == []

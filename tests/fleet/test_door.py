@@ -28,7 +28,7 @@ from fleet.derp.errors import Denied
 from fleet.derp.keys import derive_private, format_node_key, public_of
 from fleet.door import BODY_LIMIT
 from fleet.models import NodeKey, Relay, Wanted
-from fleet.monitoring.probing import probe_node_keys
+from fleet.monitoring.probe_keys import probe_node_keys
 from fleet.services import set_group
 from fleet.services.acl import change_policy
 from tests.fleet.derp_processes import BUNDLED, DERPER, derper_binary, running_relay
