@@ -130,7 +130,8 @@ def _note_seen(rows: Iterable[AclLog]) -> None:
 
 def _address(source: str) -> str | None:
     try:
-        return str(ipaddress.ip_address(source))
+        # Which network card it came in by is nobody's business, and no address to the database.
+        return str(ipaddress.ip_address(source.partition("%")[0]))
     except ValueError:
         return None
 

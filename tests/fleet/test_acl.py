@@ -247,6 +247,12 @@ def test_every_answer_is_logged_with_its_reason_and_country(relay: Relay, alice:
     ]
 
 
+def test_an_address_with_the_name_of_a_card_is_written_without_it(relay: Relay) -> None:
+    ask(relay, PHONE, "fe80::1%eth0")
+    assert door_log.write_down() == 1
+    assert AclLog.objects.get().ip_address == "fe80::1"
+
+
 def test_a_worker_that_died_after_writing_is_repeated_without_effect(
     relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
