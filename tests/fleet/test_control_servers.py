@@ -25,6 +25,7 @@ from fleet.services.control_servers import (
     EVERY,
     LONGEST_PAUSE,
     add_control_server,
+    one_at_a_time,
     remove_control_server,
     sync,
     sync_due,
@@ -298,6 +299,14 @@ def test_the_pages_connect_ask_and_disconnect(
     assert "Disconnect" in client.get(reverse("control_server_remove", args=[connected.pk])).content.decode()
     client.post(reverse("control_server_remove", args=[connected.pk]))
     assert not ControlServer.objects.exists()
+
+
+def test_one_customer_has_us_ask_one_thing_at_a_time(headscale: ControlServer, alice: User, client: Client) -> None:
+    client.force_login(alice)
+    address = reverse("control_server_sync", args=[headscale.pk])
+    with one_at_a_time(alice.pk):
+        assert "We are asking already." in client.post(address, follow=True).content.decode()
+    assert "up to date" in client.post(address, follow=True).content.decode()
 
 
 def test_the_output_of_tailscale_status_is_pasted_whole(alice: User) -> None:
