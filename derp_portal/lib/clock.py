@@ -34,3 +34,18 @@ def hour_of(moment: datetime) -> datetime:
 def day_of(moment: datetime) -> datetime:
     """The beginning of its day, UTC."""
     return moment.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def local_day(moment: datetime, zone: ZoneInfo) -> date:
+    """The calendar day of `moment` for people in `zone`."""
+    return moment.astimezone(zone).date()
+
+
+def start_of_day(day: date, zone: ZoneInfo) -> datetime:
+    """The first moment of `day` for people in `zone`."""
+    return datetime.combine(day, time.min, tzinfo=zone)
+
+
+def next_month(month: date) -> date:
+    """The first day of the month after the one that `month` lies in."""
+    return (month.replace(day=1) + timedelta(days=32)).replace(day=1)

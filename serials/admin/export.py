@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
-from typing import Any
 
 from django.http import StreamingHttpResponse
 from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
 
+from derp_portal.lib.spreadsheets import BYTE_ORDER_MARK, safe_cell
 from serials.codes import grouped
 from serials.models import SerialBatch, SerialNumber
 
+__all__ = ["csv_of", "safe_cell"]
+
 CHUNK = 2000
-# Spreadsheets run what starts with one of these as a formula.
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
-
-
-def safe_cell(value: Any) -> str:
-    """The value as text that no spreadsheet takes for a formula."""
-    text = "" if value is None else str(value)
-    return f"'{text}" if text.lstrip(" ").startswith(FORMULA_STARTS) else text
 
 
 def csv_of(batch: SerialBatch) -> StreamingHttpResponse:
@@ -41,7 +35,7 @@ class _Line:
 def _lines(batch: SerialBatch) -> Iterator[str]:
     writer = csv.writer(_Line())
     header = (_("code"), _("status"), _("plan"), _("days"), _("redeem before"), _("redeemed by"), _("note"))
-    yield "\ufeff" + writer.writerow([safe_cell(cell) for cell in header])
+    yield BYTE_ORDER_MARK + writer.writerow([safe_cell(cell) for cell in header])
     words = dict(SerialNumber.Status.choices)
     before = localtime(batch.activate_before) if batch.activate_before else None
     last_moment = f"{before:%Y-%m-%d %H:%M}" if before else ""
