@@ -36,6 +36,7 @@ class Alert(models.Model):
         OPEN_RELAY = "open_relay", _("An open relay is used by many")
         DOOR_ERRORS = "door_errors", _("The door could not answer")
         METRIC = "metric", _("A figure is over its threshold")
+        PORTAL = "portal", _("Something needs a person")
         MANUAL = "manual", _("Sent by hand")
 
     alert_type = models.CharField(_("alert"), max_length=32, choices=Kind.choices)

@@ -31,11 +31,19 @@ WORDS: dict[str, Promise | str] = {
     Kind.MANUAL: "%(text)s",
 }
 
+TOPICS: dict[str, Promise | str] = {}
+"""What alerts of the kind `portal` say, by their parameter `topic`: the rooms above have taught it."""
+
+
+def teach(words: dict[str, Promise | str]) -> None:
+    """Let a room above say in its own words what it needs operators for; the fleet knows nothing of it."""
+    TOPICS.update(words)
+
 
 def wording(alert: Alert) -> str:
     """What the alert says, in the reader's language."""
-    words = WORDS.get(alert.alert_type)
     params = dict(alert.params)
+    words = TOPICS.get(params.get("topic", "")) if alert.alert_type == Kind.PORTAL else WORDS.get(alert.alert_type)
     if "code" in params:
         params["reason"] = trouble(params["code"])
     if "metric" in params:
