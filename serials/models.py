@@ -185,6 +185,7 @@ class Lease(models.Model):
         EXPIRED = "expired", _("its time was up")
         STAFF = "staff", _("ended by staff")
         ACCOUNT_CLOSED = "account_closed", _("the account was closed")
+        TAKEN_BACK = "taken_back", _("what was paid for it was given back")
 
     class Notice(models.TextChoices):
         REMINDER = "reminder", _("It ends soon")
@@ -267,6 +268,15 @@ class LeaseTerm(models.Model):
     )
     outage = models.OneToOneField(
         Outage, null=True, blank=True, on_delete=models.PROTECT, related_name="term", verbose_name=_("outage")
+    )
+    origin = models.ForeignKey(
+        "self",
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="continued_by",
+        verbose_name=_("goes on from"),
+        help_text=_("The first term of the same days, when they were moved up."),
     )
     actor = models.ForeignKey(
         settings.AUTH_USER_MODEL,

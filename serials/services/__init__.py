@@ -1,6 +1,6 @@
 """Everything that changes what was granted: serials, leases, terms."""
 
-from .activation import How, activate, preview
+from .activation import How, activate, preview, redeem
 from .leases import (
     close_account,
     end_lease,
@@ -21,10 +21,14 @@ from .sweeps import (
     release_ended_leases,
     send_reminders,
 )
+from .taking_back import Taken, TakenBack, Unserved, take_back, unserved_of
 from .verification import verify_binding
 
 __all__ = [
     "How",
+    "Taken",
+    "TakenBack",
+    "Unserved",
     "activate",
     "advance_terms",
     "close_account",
@@ -35,6 +39,7 @@ __all__ = [
     "generate",
     "present_and_next_term",
     "preview",
+    "redeem",
     "release_ended_leases",
     "release_relay",
     "rename_lease",
@@ -44,5 +49,7 @@ __all__ = [
     "send_notice",
     "send_reminders",
     "start_next_term",
+    "take_back",
+    "unserved_of",
     "verify_binding",
 ]

@@ -103,20 +103,32 @@ def activate(
     Without `lease_id` the days go to the default lease of `usable_leases`, or to a new one if there is none. Raises
     RateLimited, SerialRefused (`serial_*`), PortalError `lease_not_found`; then nothing has changed.
     """
-    with watched_look(user=user, ip=ip), transaction.atomic():
+    with watched_look(user=user, ip=ip):
+        return redeem(user=user, code=code, how=how, lease_id=lease_id, lease_name=lease_name, actor=actor or user)
+
+
+def redeem(
+    *,
+    user: User,
+    code: str,
+    how: How = How.QUEUE,
+    lease_id: int | None = None,
+    lease_name: str = "",
+    actor: User | None,
+) -> tuple[SerialNumber, Lease]:
+    """`activate` without a watch on guessers, for those who did not type the code: it was made for them just now."""
+    with transaction.atomic():
         owner = User.objects.select_for_update(no_key=True).get(pk=user.pk)
         serial = find_serial(code, lock=True)
         check_redeemable(serial, by=owner)
         lease = None if how == How.NEW else _target(owner, lease_id)
         is_new = lease is None
         if lease is None:
-            lease = open_lease(user=owner, name=lease_name, plan=serial.plan, actor=actor or owner)
+            lease = open_lease(user=owner, name=lease_name, plan=serial.plan, actor=actor)
         serial.status, serial.user, serial.used_at = SerialNumber.Status.USED, owner, now()
         serial.save(update_fields=["status", "user", "used_at"])
-        term = _add_days(serial, lease, how, actor or owner)
-        record(
-            actor=actor or owner, event="serial.activated", target=serial, lease=lease.pk, how=how.value, term=term.pk
-        )
+        term = _add_days(serial, lease, how, actor)
+        record(actor=actor, event="serial.activated", target=serial, lease=lease.pk, how=how.value, term=term.pk)
         _tell(lease, term, is_new=is_new)
     return serial, lease
 
@@ -138,7 +150,7 @@ def _target(owner: User, lease_id: int | None) -> Lease | None:
     return Lease.objects.select_for_update(of=("self",), no_key=True).select_related("user").get(pk=chosen.pk)
 
 
-def _add_days(serial: SerialNumber, lease: Lease, how: How, actor: User) -> LeaseTerm:
+def _add_days(serial: SerialNumber, lease: Lease, how: How, actor: User | None) -> LeaseTerm:
     """The serial's term; converting puts it first and the worth of everything else behind it."""
     converted = None
     if how == How.CONVERT:

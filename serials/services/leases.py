@@ -20,8 +20,8 @@ from fleet.services import create_group
 from fleet.services.groups import GroupTerms
 from serials.models import Lease, LeaseTerm, Plan
 
-from .notices import mail_renewed
-from .terms import append_term, close_terms, end_of_queue, follow, last_term, open_terms
+from .notices import mail_renewed, seller_lines
+from .terms import append_term, close_terms, end_of_queue, follow, last_term, move_up, open_terms
 
 DEFAULT_NAME = gettext_noop("My relay")
 
@@ -175,19 +175,7 @@ def start_next_term(*, lease_id: int, term_id: int, actor: User) -> LeaseTerm:
             )
         given_up = terms[0].ends_at - now()
         close_terms(lease)
-        started = []
-        for term in queued:
-            brought = append_term(
-                lease,
-                plan=term.plan,
-                duration=term.ends_at - term.starts_at,
-                source=LeaseTerm.Source.BROUGHT_FORWARD,
-                actor=actor,
-            )
-            started.append(brought)
-            if term.serial:
-                term.serial.expires_at = brought.ends_at
-                term.serial.save(update_fields=["expires_at"])
+        started = move_up(lease, queued, actor=actor)
         record(
             actor=actor,
             event="lease.next_term_started",
@@ -218,7 +206,7 @@ def end_lease(*, lease_id: int, reason: Lease.EndReason, note: str = "", actor: 
             kind="lease_ended",
             dedup_key=f"lease-ended:{lease.pk}:{lease.ended_at.isoformat()}",
             user=lease.user,
-            context={"lease": lease.name, "ended_at": lease.ended_at},
+            context={"lease": lease.name, "ended_at": lease.ended_at, **seller_lines(lease)},
             button_url="/redeem/",
         )
     return lease

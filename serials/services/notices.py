@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import uuid
+from collections.abc import Callable
 from datetime import timedelta
 
 from django.db import transaction
@@ -14,6 +15,23 @@ from accounts.services import notify, record
 from derp_portal.lib.clock import now
 from derp_portal.lib.errors import PortalError
 from serials.models import Lease
+
+SellerLines = Callable[[Lease], dict[str, str]]
+_finders: list[SellerLines] = []
+
+
+def teach_seller(find: SellerLines) -> None:
+    """Called once at the start by the room above that knows who sold a lease.
+
+    `find` gives, where it is not the portal itself, `seller_contact`, `seller_price` and `seller_renewal_url`, each in
+    one line or "". The mails about a lease then name them.
+    """
+    _finders[:] = [find]
+
+
+def seller_lines(lease: Lease) -> dict[str, str]:
+    """What mails about the lease say of who sold it; nothing where no room above knows."""
+    return {name: said for find in _finders for name, said in find(lease).items()}
 
 
 def send_notice(*, lease_id: int, kind: Lease.Notice, actor: User) -> Notification:
@@ -45,7 +63,7 @@ def mail_reminder(lease: Lease, *, days: int, dedup_key: str) -> Notification | 
         kind="lease_reminder",
         dedup_key=dedup_key,
         user=lease.user,
-        context={"lease": lease.name, "ends_at": lease.ends_at, "days": days},
+        context={"lease": lease.name, "ends_at": lease.ends_at, "days": days, **seller_lines(lease)},
         button_url="/redeem/",
     )
 
@@ -56,6 +74,6 @@ def mail_renewed(lease: Lease, *, dedup_key: str) -> Notification | None:
         kind="lease_renewed",
         dedup_key=dedup_key,
         user=lease.user,
-        context={"lease": lease.name, "ends_at": lease.ends_at},
+        context={"lease": lease.name, "ends_at": lease.ends_at, **seller_lines(lease)},
         button_url="/dashboard/",
     )

@@ -116,18 +116,18 @@ def find_serial(text: str, *, lock: bool = False) -> SerialNumber:
 
 
 def check_redeemable(serial: SerialNumber, *, by: User) -> None:
-    """Raises SerialRefused `serial_used`, `serial_yours`, `serial_revoked` or `serial_expired`."""
-    if serial.user_id == by.pk:
-        raise SerialRefused(
-            _("You have redeemed this serial number already. Its days are on your lease."),
-            code="serial_yours",
-            status=409,
-        )
+    """Raises SerialRefused `serial_revoked`, `serial_yours`, `serial_used` or `serial_expired`."""
     if serial.status == SerialNumber.Status.REVOKED:
         raise SerialRefused(
             _("This serial number has been withdrawn by the seller. Please ask where you bought it."),
             code="serial_revoked",
             status=410,
+        )
+    if serial.user_id == by.pk:
+        raise SerialRefused(
+            _("You have redeemed this serial number already. Its days are on your lease."),
+            code="serial_yours",
+            status=409,
         )
     if serial.user_id is not None or serial.status == SerialNumber.Status.USED:
         raise SerialRefused(

@@ -20,15 +20,20 @@ KEEP_PLACE = timedelta(days=14)
 
 def open_terms(lease: Lease) -> list[LeaseTerm]:
     """The current term and those to come, in order."""
-    return list(lease.terms.exclude(state=LeaseTerm.State.DONE).select_related("plan", "serial").order_by("starts_at"))
+    return list(
+        lease.terms.exclude(state=LeaseTerm.State.DONE)
+        .select_related("plan", "serial", "origin__serial")
+        .order_by("starts_at")
+    )
 
 
 def last_term(lease: Lease) -> LeaseTerm:
-    """The term added last: its plan goes on when days are added that name none.
+    """The last of the queue, or the term added last when none is open: its plan goes on when days name none.
 
-    Not the one that starts last: a term that was to come when it was closed early still has its old dates.
+    A term that was closed early counts only then: it may have been taken back, and still has its old dates.
     """
-    return lease.terms.select_related("plan").latest("id")
+    terms = open_terms(lease)
+    return terms[-1] if terms else lease.terms.select_related("plan").latest("id")
 
 
 def uncredited_outages() -> QuerySet[Outage]:
@@ -63,6 +68,7 @@ def append_term(
     starts_at: datetime | None = None,
     serial: SerialNumber | None = None,
     outage: Outage | None = None,
+    origin: LeaseTerm | None = None,
     actor: User | None,
 ) -> LeaseTerm:
     """Add a term, bind it, and let the relays follow. An ended lease comes back to life.
@@ -81,6 +87,7 @@ def append_term(
         source=source,
         serial=serial,
         outage=outage,
+        origin=origin,
         actor=actor,
     )
     Binding.objects.create(user_id=lease.user_id, serial=serial, term=term, relay_group_id=lease.relay_group_id)
@@ -101,23 +108,48 @@ def append_term(
     return term
 
 
-def close_terms(lease: Lease) -> list[LeaseTerm]:
-    """Close every open term, and with them the lease's time, now; their serials have nothing left to give.
+def close_terms(lease: Lease, *, first: LeaseTerm | None = None) -> list[LeaseTerm]:
+    """Close every open term, or those from `first` on, and with them the lease's time; their serials have nothing
+    left to give.
 
     Returns what was closed. The caller saves the lease.
     """
-    closed = open_terms(lease)
+    closed = [term for term in open_terms(lease) if first is None or term.starts_at >= first.starts_at]
     moment = now()
     for term in closed:
         if term.ends_at > moment:
             term.closed_at = moment
         term.state = LeaseTerm.State.DONE
         term.save(update_fields=["closed_at", "state"])
-        if term.serial and term.closed_at:
-            term.serial.expires_at = moment
-            term.serial.save(update_fields=["expires_at"])
-    lease.ends_at = min(lease.ends_at, moment)
+        serial = term.serial or (term.origin.serial if term.origin else None)
+        if serial and term.closed_at:
+            serial.expires_at = moment
+            serial.save(update_fields=["expires_at"])
+    lease.ends_at = min(lease.ends_at, max(moment, first.starts_at) if first else moment)
     return closed
+
+
+def move_up(lease: Lease, terms: list[LeaseTerm], *, actor: User | None) -> list[LeaseTerm]:
+    """Let closed `terms`, which were all to come, follow the end of the lease one after the other, whole.
+
+    Their serials, where they came from one, end with the days that they gave.
+    """
+    moved = []
+    for term in terms:
+        origin = term.origin or term
+        brought = append_term(
+            lease,
+            plan=term.plan,
+            duration=term.ends_at - term.starts_at,
+            source=LeaseTerm.Source.BROUGHT_FORWARD,
+            origin=origin,
+            actor=actor,
+        )
+        moved.append(brought)
+        if origin.serial:
+            origin.serial.expires_at = brought.ends_at
+            origin.serial.save(update_fields=["expires_at"])
+    return moved
 
 
 def advance(lease: Lease, *, actor: User | None) -> LeaseTerm | None:
