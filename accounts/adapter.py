@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from allauth.account.forms import SignupForm
     from allauth.account.models import EmailConfirmationMixin
 
+# What the rooms above put there is kept with a sign-up; they know what it means.
+SIGNUP_REF_COOKIE = "ref"
 # What the button of each mail opens.
 LINKS = ("activate_url", "password_reset_url", "signup_url")
 
@@ -55,6 +57,7 @@ class AccountAdapter(DefaultAccountAdapter):
         language = translation.get_language()
         user.language = language if language in dict(LANGUAGES) else ""
         user.timezone = form.cleaned_data.get("timezone") or ""
+        user.signup_ref = request.COOKIES.get(SIGNUP_REF_COOKIE, "")[:200]
         # Both rows or none: a user without the audit entry would have come from nowhere.
         with transaction.atomic():
             super().save_user(request, user, form, commit=commit)

@@ -11,6 +11,7 @@ from django.utils.translation import gettext as _
 from ninja import Field, Query, Router, Schema
 
 from accounts import ratelimit, request_ip, services
+from accounts.adapter import SIGNUP_REF_COOKIE
 from accounts.apikit import ErrorOut, Ok, PageOut, PageQuery, TokenAuth, page, reader_of, sees_everybody
 from accounts.models import Notification, User
 from accounts.selectors import notifications_for, user_by_id
@@ -28,6 +29,7 @@ class RegisterIn(Schema):
     email: str
     password: str
     language: str = ""
+    ref: str = Field("", max_length=200, description="What the cookie `ref` of a reseller's link holds.")
 
 
 class RegisterOut(Ok):
@@ -115,7 +117,12 @@ def register(request: HttpRequest, data: RegisterIn) -> dict[str, Any]:
     ip = request_ip.current() or ""
     ratelimit.hit(scope="register", key=ip, limit=20, window_seconds=HOUR)
     new = services.register(
-        username=data.username, email=data.email, password=data.password, language=data.language, ip=ip or None
+        username=data.username,
+        email=data.email,
+        password=data.password,
+        language=data.language,
+        signup_ref=data.ref or request.COOKIES.get(SIGNUP_REF_COOKIE, ""),
+        ip=ip or None,
     )
     return {"success": True, "user_id": new.pk}
 

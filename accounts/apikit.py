@@ -102,7 +102,7 @@ class TokenAuth(HttpBearer):
     """`Authorization: Bearer dp_…`, with a token that has all of the given scopes.
 
     Sets `request.auth` to the ApiToken and `request.user` to its owner. `TokenAuth("staff")` also asks that the owner
-    still is an administrator.
+    still is an administrator, `TokenAuth("reseller")` that they still are a reseller or an administrator.
 
     `permissions` are Django's, those of the matching pages in the admin: the owner needs all of them. `everybody` is
     the one that lets an administrator's token with the staff scope see what belongs to others, see `sees_everybody`.
@@ -123,8 +123,7 @@ class TokenAuth(HttpBearer):
         if found.user.language and not request.headers.get("Accept-Language"):
             translation.activate(found.user.language)
         for scope in self.scopes:
-            is_stale = scope == ApiToken.Scope.STAFF and not found.user.is_staff
-            if scope not in found.scopes or is_stale:
+            if scope not in found.scopes or not scope.is_for(found.user):
                 message = _("This token lacks the scope “%(scope)s”.") % {"scope": scope.value}
                 raise PortalError(message, code="missing_scope", status=403, scope=scope.value)
         if missing := [name for name in self.permissions if not found.user.has_perm(name)]:

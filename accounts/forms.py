@@ -83,7 +83,7 @@ class TokenForm(forms.Form):
     def __init__(self, *args: Any, user: User, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fields["scopes"].choices = [  # type: ignore[attr-defined]
-            choice for choice in ApiToken.Scope.choices if choice[0] != ApiToken.Scope.STAFF or user.is_staff
+            (scope.value, scope.label) for scope in ApiToken.Scope if scope.is_for(user)
         ]
 
     def expires_at(self) -> datetime | None:

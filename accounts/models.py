@@ -82,6 +82,14 @@ class User(AbstractBaseUser, PermissionsMixin):
     )
     is_active = models.BooleanField(_("active"), default=True)
     closed_at = models.DateTimeField(_("closed at"), null=True, blank=True, editable=False)
+    signup_ref = models.CharField(
+        _("reference at sign-up"),
+        max_length=200,
+        blank=True,
+        default="",
+        editable=False,
+        help_text=_("What the browser brought along; the rooms above know what it means."),
+    )
     session_epoch = models.PositiveIntegerField(_("session epoch"), default=0, editable=False)
     created_at = models.DateTimeField(_("created at"), default=clock.now, editable=False)
 
@@ -109,6 +117,7 @@ class User(AbstractBaseUser, PermissionsMixin):
             ),
             models.CheckConstraint(condition=Q(role__in=["user", "reseller", "admin"]), name="user_role_is_known"),
         )
+        indexes = (models.Index(fields=["id"], condition=~Q(signup_ref=""), name="users_with_a_reference"),)
 
     def __str__(self) -> str:
         return self.username
@@ -133,12 +142,20 @@ class ApiToken(models.Model):
     """A bearer token. Only its SHA-256 is kept; 256 random bits need no slow hash."""
 
     class Scope(models.TextChoices):
-        """What a token opens; `staff` is given to administrators only."""
+        """What a token opens. `staff` is given to administrators only, `reseller` to resellers and administrators."""
 
         ACCOUNT = "account", _("Account")
         SERIALS = "serials", _("Serial numbers")
         RELAYS = "relays", _("Relays")
+        ORDERS = "orders", _("Orders")
+        RESELLER = "reseller", _("Reseller")
         STAFF = "staff", _("Staff")
+
+        def is_for(self, user: User) -> bool:
+            """Whether tokens of the user may open it as things are now."""
+            if self == ApiToken.Scope.RESELLER:
+                return user.is_staff or user.role == User.Role.RESELLER
+            return user.is_staff or self != ApiToken.Scope.STAFF
 
     user = models.ForeignKey(User, on_delete=models.PROTECT, related_name="api_tokens", verbose_name=_("user"))
     name = models.CharField(_("name"), max_length=80)

@@ -13,6 +13,7 @@ from accounts.services.people import (
     register,
     set_rental_expiry,
     signed_up,
+    take_signup_ref,
     update_profile,
 )
 from accounts.services.tokens import authenticate_token, issue_token, log_in, revoke_token
@@ -39,5 +40,6 @@ __all__ = [
     "send_message",
     "set_rental_expiry",
     "signed_up",
+    "take_signup_ref",
     "update_profile",
 ]

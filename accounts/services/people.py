@@ -19,21 +19,25 @@ from accounts.models import LANGUAGES, User
 from accounts.services.audit import record
 from accounts.services.tokens import revoke_all
 from accounts.validators import validate_timezone
+from accounts.wakeups import signed_up_with_a_reference
 from derp_portal.lib import clock
 from derp_portal.lib.errors import PortalError
 
 
-def register(*, username: str, email: str, password: str, language: str = "", ip: str | None = None) -> User:
+def register(
+    *, username: str, email: str, password: str, language: str = "", signup_ref: str = "", ip: str | None = None
+) -> User:
     """Sign somebody up and send the mail that confirms the address; they cannot log in before.
 
-    `language` is that of the reader when empty. Raises PortalError `invalid_input` with `fields`, a list of
-    `{"field", "message"}`.
+    `language` is that of the reader when empty; `signup_ref` is kept for the rooms above as it came. Raises
+    PortalError `invalid_input` with `fields`, a list of `{"field", "message"}`.
     """
     username, email = username.strip(), email.strip().lower()
     if errors := _sign_up_errors(username, email, password, language):
         raise _invalid(errors)
     user = User(username=username, email=email, language=_known_language(language or translation.get_language() or ""))
     user.set_password(password)
+    user.signup_ref = signup_ref[:200]
     try:
         with transaction.atomic():
             user.save()
@@ -49,6 +53,18 @@ def register(*, username: str, email: str, password: str, language: str = "", ip
 def signed_up(*, user: User, ip: str | None = None) -> None:
     """Note in the audit trail that `user` came to be; both doors, the page and the API, call it."""
     record(actor=user, event="user.registered", target=user, ip=ip, language=user.language)
+    if user.signup_ref:
+        signed_up_with_a_reference.send(sender=User, user=user)
+
+
+def take_signup_ref(*, user_id: int) -> str:
+    """The reference that somebody signed up with, "" when there is none left: whoever takes it keeps what it said."""
+    with transaction.atomic():
+        user = User.objects.select_for_update(no_key=True).get(pk=user_id)
+        reference, user.signup_ref = user.signup_ref, ""
+        if reference:
+            user.save(update_fields=["signup_ref"])
+    return reference
 
 
 def update_profile(

@@ -30,8 +30,8 @@ def issue_token(
 ) -> tuple[ApiToken, str]:
     """A new token and its secret, which cannot be had again.
 
-    Raises PortalError: `invalid_scope` for none, for unknown ones, and for `staff` when the user is no administrator;
-    `invalid_expiry` for a moment that has passed; `account_inactive`.
+    Raises PortalError: `invalid_scope` for none, for unknown ones, and for those that are not for the user (`staff`,
+    `reseller`); `invalid_expiry` for a moment that has passed; `account_inactive`.
     """
     wanted = sorted(set(scopes))
     if not wanted or not set(wanted) <= set(ApiToken.Scope.values):
@@ -46,6 +46,8 @@ def issue_token(
             raise _inactive()
         if ApiToken.Scope.STAFF in wanted and not owner.is_staff:
             raise PortalError(_("Only administrators get the staff scope."), code="invalid_scope", status=403)
+        if not all(ApiToken.Scope(scope).is_for(owner) for scope in wanted):
+            raise PortalError(_("Only resellers get the reseller scope."), code="invalid_scope", status=403)
         token = ApiToken.objects.create(
             user=owner,
             name=name.strip()[:80] or _("Unnamed"),
@@ -106,7 +108,7 @@ def log_in(*, request: HttpRequest, login: str, password: str) -> tuple[ApiToken
             code="email_unverified",
             status=403,
         )
-    scopes = [scope for scope in ApiToken.Scope if scope != ApiToken.Scope.STAFF or user.is_staff]
+    scopes = [scope for scope in ApiToken.Scope if scope.is_for(user)]
     expires_at = clock.now() + clock.days(LOGIN_TOKEN_DAYS)
     return issue_token(user=user, name=_("API login"), scopes=scopes, actor=user, expires_at=expires_at)
 
