@@ -1,0 +1,420 @@
+"""Giving money back: decided and booked under the order's lock, then sent through the gateway, then said to be done.
+
+The rule (docs/operator.md): giving back all that is left of an order takes back what it delivered. Serials nobody has
+redeemed are revoked; of those in use the days not yet served are taken from the lease. Giving back a part takes
+nothing back unless staff say so. Traffic that was bought is not taken back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+from django.db import transaction
+from django.db.models import F, Q, Sum
+from django.utils.translation import gettext as _
+
+from accounts.models import User
+from accounts.services import notify, record
+from billing.gateways.base import GatewayFailure, RefundDemand, Rejected
+from billing.models import Account, Order, OrderLine, Payment, Refund, SoldSerial, Transfer
+from derp_portal.lib.clock import now
+from derp_portal.lib.errors import PortalError
+from serials import services as serials
+from serials.models import SerialNumber
+
+from .balances import balance_of
+from .ledger import allocate, post
+from .methods import gateway_of, notify_url
+from .orders import locked_order, move, new_number
+from .watching import tell_staff, told_staff_is_over
+from .words import amount_of
+
+log = structlog.get_logger(__name__)
+
+PAUSES = [timedelta(seconds=seconds) for seconds in (120, 120, 300, 1800, 3600, 3 * 3600)]
+"""The first is longer than any gateway's answer may take: nobody asks again while it is being asked."""
+MOST_ATTEMPTS = 20
+"""Some two days: then a person sends it."""
+MOST_LOOKS = 80
+"""Some ten days for one that is on its way, as the gateway says each time."""
+BATCH = 100
+REFUNDABLE = (Order.State.PAID, Order.State.FULFILLED)
+
+
+@dataclass(frozen=True, slots=True)
+class Worth:
+    """What an order's customer has not had yet, by the rule: in minor units and in words for the one who decides."""
+
+    refundable: int
+    unserved: int
+    converted: int
+    """Serials whose days were converted: nothing of them can be told apart or taken back."""
+
+
+def worth_of(order: Order) -> Worth:
+    """What could be given back, and how much of that has not been served: what staff start from. Changes nothing."""
+    sold = list(SoldSerial.objects.filter(line__order=order, taken_back_at=None).select_related("serial"))
+    left = serials.unserved_of([one.serial for one in sold])
+    unserved = sum(one.amount * left[one.serial_id].seconds // left[one.serial_id].whole for one in sold)
+    converted = sum(left[one.serial_id].is_converted for one in sold)
+    if order.state == Order.State.PAID:
+        unserved = order.received
+    return Worth(order.refundable, min(unserved, order.refundable), converted)
+
+
+def refund_order(
+    *,
+    order_id: int,
+    amount: int | None = None,
+    takes_back: bool | None = None,
+    serial_ids: Collection[int] | None = None,
+    seen_refunded: int | None = None,
+    reason: str,
+    actor: User | None,
+    is_sent: bool = False,
+) -> Refund:
+    """Give back so much of a paid order (all that is left when not said), and take back what it delivered by the rule.
+
+    `serial_ids` names the only serials that are taken back, whatever the amount. `seen_refunded` is what had been given
+    back when the one who decides looked: clicked twice, the second is refused as `refunded_meanwhile`.
+
+    `is_sent` says that the money has gone back already, outside the portal. An order that is paid but not delivered is
+    not delivered any more once all of it is given back. Raises PortalError `not_refundable`, `invalid_amount`,
+    `reason_needed`; then nothing has changed.
+    """
+    if not reason.strip():
+        raise PortalError(_("Say why the money is given back."), code="reason_needed")
+    with transaction.atomic():
+        lock_redeemers(order_id)
+        order = locked_order(order_id)
+        left = order.refundable
+        if seen_refunded is not None and seen_refunded != order.refunded:
+            raise PortalError(
+                _("Money of this order was given back meanwhile. Look at it again; nothing was changed."),
+                code="refunded_meanwhile",
+                status=409,
+                refunded=order.refunded,
+            )
+        amount = left if amount is None else amount
+        if order.state not in REFUNDABLE or not left:
+            raise PortalError(_("There is nothing to give back of this order."), code="not_refundable", status=409)
+        if not 0 < amount <= left:
+            raise PortalError(
+                _("At most %(most)s can be given back.") % {"most": amount_of(actor, left, order.currency)},
+                code="invalid_amount",
+                most=left,
+            )
+        is_all = amount == left
+        takes_back = is_all or bool(takes_back) or serial_ids is not None
+        _check_balance(order, amount)
+        refund = _decide(order, amount, takes_back=takes_back, reason=reason, actor=actor)
+        _book(refund, order, actor)
+        if takes_back:
+            _take_back(order, refund, reason, actor, serial_ids)
+        order.refunded += amount
+        order.save(update_fields=["refunded"])
+        if is_all:
+            move(order, Order.State.REFUNDED, reason=reason, actor=actor, closed_at=now(), trouble="")
+            told_staff_is_over("order_stuck", subject=f"order:{order.pk}")
+        record(
+            actor=actor,
+            event="order.refunded",
+            target=order,
+            refund=refund.number,
+            amount=amount,
+            currency=order.currency,
+            takes_back=takes_back,
+            reason=reason,
+        )
+        if is_sent or order.is_from_balance:
+            finish(refund, reference="", actor=actor)
+        else:
+            _wake(refund.pk)
+            _tell(refund, order, "refund_decided")
+    return refund
+
+
+def _decide(
+    order: Order,
+    amount: int,
+    *,
+    takes_back: bool,
+    reason: str,
+    actor: User | None,
+    kind: Refund.Kind = Refund.Kind.ORDER,
+    transfer: Transfer | None = None,
+) -> Refund:
+    counted = Transfer.objects.filter(payment__order=order, state=Transfer.State.COUNTED)
+    return Refund.objects.create(
+        number=new_number(),
+        kind=kind,
+        is_news=kind == Refund.Kind.ORDER,
+        order=order,
+        transfer=transfer or counted.select_related("method").first(),
+        amount=amount,
+        currency=transfer.currency if transfer else order.currency,
+        takes_back=takes_back,
+        reason=reason.strip()[:200],
+        actor=actor,
+    )
+
+
+def _book(refund: Refund, order: Order, actor: User | None) -> None:
+    """Reverse so much of what each line earned, as it was earned: by the lines' parts of what is left."""
+    lines = list(order.lines.all())
+    earned = {posting.line_id: posting for posting in order.postings.filter(credit__in=EARNINGS, line__isnull=False)}
+    given = order.postings.filter(refund__isnull=False, credit=Account.REFUNDS_DUE, line__isnull=False)
+    before = dict(given.order_by().values_list("line").annotate(sum=Sum("amount")))
+    left = [(earned[line.pk].amount if line.pk in earned else 0) - before.get(line.pk, 0) for line in lines]
+    for line, part in zip(lines, allocate(refund.amount, left), strict=True):
+        if part:
+            post(
+                f"refund:{refund.pk}:line:{line.pk}",
+                debit=Account.RESELLER_FUNDS if line.kind == OrderLine.Kind.TOP_UP else Account.REFUNDS,
+                credit=Account.REFUNDS_DUE,
+                amount=part,
+                currency=refund.currency,
+                order=order,
+                line=line,
+                refund=refund,
+                reverses=earned.get(line.pk),
+                actor=actor,
+                note=refund.reason,
+            )
+
+
+EARNINGS = (Account.REVENUE, Account.WHOLESALE, Account.RESELLER_FUNDS)
+
+
+def _check_balance(order: Order, amount: int) -> None:
+    """A balance that was spent cannot be given back. The buyer's row is locked, and with it the balance."""
+    if order.user and order.lines.filter(kind=OrderLine.Kind.TOP_UP).exists():
+        left = balance_of(order.user, order.currency)
+        if amount > left:
+            raise PortalError(
+                _("Of this balance only %(left)s is left.") % {"left": amount_of(None, left, order.currency)},
+                code="balance_spent",
+                status=409,
+            )
+
+
+def _take_back(
+    order: Order, refund: Refund, reason: str, actor: User | None, serial_ids: Collection[int] | None
+) -> None:
+    sold = SoldSerial.objects.filter(line__order=order, taken_back_at=None).order_by("id")
+    if serial_ids is not None:
+        sold = sold.filter(serial__in=serial_ids)
+    # Nobody has redeemed most of them: those go in one step.
+    unused = list(sold.filter(serial__status=SerialNumber.Status.UNUSED).values_list("serial", flat=True))
+    serials.revoke_serials(serials=unused, actor=actor)
+    revoked = Q(serial__status=SerialNumber.Status.REVOKED)
+    SoldSerial.objects.filter(revoked, pk__in=sold.values("pk")).update(taken_back_at=now())
+    for one in sold.all():
+        serials.take_back(serial_id=one.serial_id, reason=f"refund {refund.number}: {reason}"[:200], actor=actor)
+        one.taken_back_at = now()
+        one.save(update_fields=["taken_back_at"])
+
+
+def lock_redeemers(order_id: int) -> None:
+    """The rows of the buyer and of whoever has redeemed what the order delivered, by id: before the order's own."""
+    buyer = Order.objects.filter(pk=order_id).values("user")
+    redeemers = SoldSerial.objects.filter(line__order=order_id, serial__user__isnull=False).values("serial__user")
+    people = User.objects.filter(Q(pk__in=buyer) | Q(pk__in=redeemers)).order_by("pk")
+    list(people.select_for_update(no_key=True).values_list("pk", flat=True))
+
+
+def give_back_transfer(*, transfer_id: int, amount: int | None = None, reason: str, actor: User | None) -> Refund:
+    """Give back money that was never counted: a held transfer whole, or what a counted one had too much.
+
+    Raises PortalError `not_refundable`.
+    """
+    order_id = Transfer.objects.values_list("payment__order_id", flat=True).get(pk=transfer_id)
+    with transaction.atomic():
+        order = locked_order(order_id)
+        transfer = Transfer.objects.select_related("method", "payment").get(pk=transfer_id)
+        is_held = transfer.state == Transfer.State.HELD
+        given = transfer.refunds.filter(kind=Refund.Kind.TRANSFER).aggregate(sum=Sum("amount"))["sum"] or 0
+        spare = transfer.amount - given - (0 if is_held else order.received)
+        amount = spare if amount is None else amount
+        if transfer.state == Transfer.State.RETURNED or not 0 < amount <= spare:
+            raise PortalError(_("There is nothing to give back of this transfer."), code="not_refundable", status=409)
+        refund = _decide(
+            order,
+            amount,
+            takes_back=False,
+            reason=reason,
+            actor=actor,
+            kind=Refund.Kind.TRANSFER,
+            transfer=transfer,
+        )
+        post(
+            f"refund:{refund.pk}",
+            debit=Account.CUSTOMER_FUNDS,
+            credit=Account.REFUNDS_DUE,
+            amount=amount,
+            currency=refund.currency,
+            order=order,
+            transfer=transfer,
+            refund=refund,
+            method=transfer.method,
+            actor=actor,
+            note=reason,
+        )
+        if is_held and amount == spare:
+            transfer.state = Transfer.State.RETURNED
+            transfer.save(update_fields=["state"])
+            Payment.objects.filter(pk=transfer.payment_id, state=Payment.State.HELD).update(state=Payment.State.CLOSED)
+            told_staff_is_over("money_held", subject=f"transfer:{transfer.pk}")
+        record(actor=actor, event="transfer.returned", target=transfer, refund=refund.number, amount=amount)
+        _wake(refund.pk)
+        _tell(refund, order, "refund_decided")
+    return refund
+
+
+def _wake(refund_id: int) -> None:
+    from billing.tasks import send_refund  # Tasks call services; only this wake-up calls back.
+
+    transaction.on_commit(lambda: send_refund.delay(refund_id), robust=True)
+
+
+# --- sending ----------------------------------------------------------------------------------------
+
+
+def send_due() -> int:
+    """Send the refunds that are due. Returns how many were tried."""
+    due = Refund.objects.filter(state=Refund.State.DUE, next_try_at__lte=now()).order_by("next_try_at")
+    ids = list(due.values_list("id", flat=True)[:BATCH])
+    for refund_id in ids:
+        try:
+            send(refund_id=refund_id)
+        except Exception as error:
+            # One refund must not keep the others from being sent.
+            log.error("refund_not_tried", refund=refund_id, exc_info=error)
+    return len(ids)
+
+
+def send(*, refund_id: int) -> Refund:
+    """Ask the gateway to give the money back; again later if it does not answer, by a person if it cannot.
+
+    The gateway is asked with the refund's own number, so that asking twice gives back once.
+    """
+    refund = Refund.objects.select_related("order__user", "transfer__method", "transfer__payment").get(pk=refund_id)
+    pause = PAUSES[min(refund.attempts, len(PAUSES) - 1)]
+    claimed = Refund.objects.filter(pk=refund_id, state=Refund.State.DUE, next_try_at__lte=now()).update(
+        next_try_at=now() + pause, attempts=F("attempts") + 1
+    )
+    if not claimed:
+        return refund
+    transfer = refund.transfer
+    if transfer is None:
+        return _leave_to_a_person(refund, "by_hand")
+    try:
+        gateway = gateway_of(transfer.method)
+        if not gateway.can_refund:
+            return _leave_to_a_person(refund, "by_hand")
+        if refund.attempts and not gateway.knows_refunds and refund.amount != transfer.amount:
+            # Nobody can say what became of the first attempt, and asking again might give back twice.
+            return _leave_to_a_person(refund, "unclear")
+        answer = gateway.refund(
+            RefundDemand(
+                refund_reference=refund.number,
+                reference=transfer.payment.reference,
+                transaction_id=transfer.transaction_id,
+                amount=refund.amount,
+                paid_amount=transfer.amount,
+                currency=refund.currency,
+                # What staff write is not for the payer.
+                reason=refund.number,
+                notify_url=notify_url(transfer.method),
+                gateway_id=transfer.payment.gateway_id,
+            )
+        )
+    except Rejected as failure:
+        log.error("refund_rejected", refund=refund.number, code=failure.code, detail=failure.detail)
+        return _leave_to_a_person(refund, str(failure))
+    except (GatewayFailure, ValueError) as failure:
+        log.warning("refund_not_sent", refund=refund.number, error=str(failure))
+        if refund.attempts + 1 >= MOST_ATTEMPTS:
+            return _leave_to_a_person(refund, str(failure))
+        return refund
+    if answer.is_final:
+        with transaction.atomic():
+            locked_order(refund.order_id)
+            refund.refresh_from_db()
+            finish(refund, reference=answer.gateway_id, actor=None)
+    elif refund.attempts + 1 >= MOST_LOOKS:
+        return _leave_to_a_person(refund, "never_final")
+    return refund
+
+
+def _leave_to_a_person(refund: Refund, problem: str) -> Refund:
+    with transaction.atomic():
+        left = Refund.objects.filter(pk=refund.pk, state=Refund.State.DUE).update(
+            state=Refund.State.BY_HAND, problem=problem[:200]
+        )
+        if left:
+            record(actor=None, event="refund.by_hand", target=refund, problem=problem[:200])
+            tell_staff("refund_by_hand", subject=refund.number, refund=refund.number, order=refund.order.number)
+    refund.refresh_from_db()
+    return refund
+
+
+def settle_by_hand(*, refund_id: int, reference: str, actor: User) -> Refund:
+    """Staff have sent the money themselves; `reference` says how. Twice is fine. Raises PortalError `reference_needed`,
+    `not_by_hand` for one that the gateway is sending.
+    """
+    if not reference.strip():
+        raise PortalError(_("Write down by which transfer the money was sent."), code="reference_needed")
+    order_id = Refund.objects.values_list("order_id", flat=True).get(pk=refund_id)
+    with transaction.atomic():
+        locked_order(order_id)
+        refund = Refund.objects.select_related("order__user", "transfer__method").get(pk=refund_id)
+        if refund.state == Refund.State.DUE:
+            raise PortalError(
+                _("The gateway is sending this refund. Wait until it has said no."), code="not_by_hand", status=409
+            )
+        finish(refund, reference=reference, actor=actor)
+    return refund
+
+
+def finish(refund: Refund, *, reference: str, actor: User | None) -> None:
+    """The money has gone back: book it, once. The order is locked."""
+    if refund.state == Refund.State.DONE:
+        return
+    refund.state, refund.done_at, refund.reference, refund.problem = Refund.State.DONE, now(), reference[:128], ""
+    refund.save(update_fields=["state", "done_at", "reference", "problem"])
+    post(
+        f"refund:{refund.pk}:sent",
+        debit=Account.REFUNDS_DUE,
+        credit=Account.RESELLER_FUNDS if refund.order.is_from_balance else Account.CASH,
+        amount=refund.amount,
+        currency=refund.currency,
+        order=refund.order,
+        transfer=refund.transfer,
+        refund=refund,
+        method=refund.transfer.method if refund.transfer else None,
+        actor=actor,
+        note=reference,
+    )
+    record(actor=actor, event="refund.done", target=refund, reference=reference)
+    told_staff_is_over("refund_by_hand", subject=refund.number)
+    _tell(refund, refund.order, "refund_done")
+
+
+def _tell(refund: Refund, order: Order, kind: str) -> None:
+    if order.user:
+        notify(
+            kind=kind,
+            dedup_key=f"{kind}:{refund.pk}",
+            user=order.user,
+            context={
+                "order": order,
+                "refund": refund,
+                "amount": amount_of(order.user, refund.amount, refund.currency),
+                "takes_back": refund.takes_back and order.lines.exclude(kind=OrderLine.Kind.PACK).exists(),
+            },
+            button_url=f"/orders/{order.number}/",
+        )
