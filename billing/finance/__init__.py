@@ -1,0 +1,1 @@
+"""What the books say: figures, reports, checks. It reads; only days are rolled up and months closed here."""
