@@ -3,7 +3,6 @@ from django.urls import path
 from serials import hand_over_pages, traffic_pages, views
 
 urlpatterns = [
-    path("", views.home, name="home"),
     path("dashboard/", views.dashboard, name="dashboard"),
     path("dashboard/live/", views.dashboard_live, name="dashboard_live"),
     path("redeem/", views.redeem, name="redeem"),

@@ -1,4 +1,4 @@
-"""What the customer sees: the landing page, the dashboard, redeeming, leases, histories."""
+"""What the customer sees: the dashboard, redeeming, leases, histories."""
 
 from __future__ import annotations
 
@@ -31,12 +31,6 @@ from serials.tables import SerialTable, TermTable
 
 RECENT_EVENTS = 6
 TOO_MANY = 429
-
-
-@require_safe
-def home(request: HttpRequest) -> HttpResponse:
-    """What is sold here, and what it cannot do."""
-    return render(request, "serials/home.html", {"plans": selectors.public_plans()})
 
 
 # --- dashboard ------------------------------------------------------------------------------------
