@@ -1,8 +1,8 @@
-"""`/api/serial/…`, `/api/plan/…`, `/api/lease/…`, `/api/acl/…`, and what of `/api/user/…` and `/api/container/…` needs
-leases; mounted by the composition."""
+"""`/api/serial/…`, `/api/lease/…`, `/api/acl/…`, and what of `/api/user/…` and `/api/container/…` needs leases;
+mounted by the composition."""
 
-from .leases import lease, plan, renewal
+from .leases import PlanOut, lease, renewal, show_plan
 from .numbers import serial
 from .relays import acl, release
 
-__all__ = ["acl", "lease", "plan", "release", "renewal", "serial"]
+__all__ = ["PlanOut", "acl", "lease", "release", "renewal", "serial", "show_plan"]

@@ -1,4 +1,4 @@
-"""Plans, leases, and renewing a user."""
+"""Leases, renewing a user, and how a plan is shown."""
 
 from __future__ import annotations
 
@@ -11,16 +11,14 @@ from django.utils.translation import gettext as _
 from ninja import Field, Query, Router, Schema
 from pydantic import model_validator
 
-from accounts import ratelimit, request_ip
 from accounts.apikit import ErrorOut, Moment, Ok, PageOut, PageQuery, TokenAuth, page, reader_of
 from accounts.selectors import user_by_id
 from derp_portal.lib.errors import PortalError
 from fleet.api import READ_REFUSALS, REFUSALS, RelayBrief, relay_brief, whose
 from serials import services
 from serials.models import Lease, LeaseTerm, Plan
-from serials.selectors import lease_card, leases_in_full, public_plans
+from serials.selectors import lease_card, leases_in_full
 
-plan = Router(tags=["plan"])
 lease = Router(tags=["lease"])
 renewal = Router(tags=["user"])
 
@@ -38,12 +36,6 @@ class PlanOut(Schema):
     quota_bytes: int | None = Field(description="For each quota period; null means no limit.")
     quota_period: Plan.QuotaPeriod = Field(description="`term`: the whole term; `month`: each calendar month.")
     regions: list[str] = Field(description="Codes; empty means every region.")
-
-
-class PlanPage(PageOut):
-    """A part of the list, in the shop's order."""
-
-    items: list[PlanOut]
 
 
 class TermOut(Schema):
@@ -138,13 +130,6 @@ class RenewOut(LeaseAnswer):
     """The renewed lease, and the end of the user's last one."""
 
     rental_expiry: datetime
-
-
-@plan.get("/list", response={200: PlanPage, 422: ErrorOut, 429: ErrorOut}, auth=None)
-def list_plans(request: HttpRequest, query: Query[PageQuery]) -> dict[str, Any]:
-    """The plans on offer. Needs no token."""
-    ratelimit.hit(scope="plans", key=request_ip.current() or "", limit=120, window_seconds=60)
-    return page(public_plans(), query.page, query.per_page, _show_plan)
 
 
 @lease.get(
@@ -253,7 +238,8 @@ def show_lease(one: Lease) -> dict[str, Any]:
     }
 
 
-def _show_plan(one: Plan) -> dict[str, Any]:
+def show_plan(one: Plan) -> dict[str, Any]:
+    """A plan from `public_plans()` as `PlanOut`; queries nothing."""
     names = (
         "code",
         "days",
