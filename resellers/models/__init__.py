@@ -1,0 +1,20 @@
+"""Resellers, their customers, commissions and settlements."""
+
+from .money import CommissionBook, CommissionLine, Settlement, Suspicion
+from .people import Attribution, LeaseContact, Level, LevelPeriod, LinkDay, Rate, Resale, Reseller, Signup
+
+__all__ = [
+    "Attribution",
+    "CommissionBook",
+    "CommissionLine",
+    "LeaseContact",
+    "Level",
+    "LevelPeriod",
+    "LinkDay",
+    "Rate",
+    "Resale",
+    "Reseller",
+    "Settlement",
+    "Signup",
+    "Suspicion",
+]
