@@ -1,0 +1,166 @@
+"""Levels of resellers, and what each of them earns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Field, QuerySet
+from django.forms import BaseInlineFormSet, ModelForm
+from django.http import HttpRequest
+from django.utils.text import capfirst
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+from unfold.admin import StackedInline
+from unfold.decorators import display
+
+from accounts.services import record
+from billing.admin.forms import MoneyAdmin, MoneyModelForm, PercentField
+from derp_portal.lib import money
+from derp_portal.lib.clock import now
+from fleet.admin.base import actor
+from resellers.models import Level, Rate
+
+from .words import percent
+
+MAIN_CURRENCY = "CNY"
+
+
+class LevelRowForm(MoneyModelForm):
+    """A level; one of them is for new resellers."""
+
+    def clean(self) -> dict[str, Any]:
+        """Say in words what the database would refuse."""
+        data = super().clean()
+        other = Level.objects.filter(is_default=True).exclude(pk=self.instance.pk).first()
+        if data.get("is_default") and other:
+            wrong = _("“%(level)s” is the level for new resellers. Take that from it first.")
+            self.add_error("is_default", wrong % {"level": other})
+        return data
+
+
+class RateForm(MoneyModelForm):
+    """A rate, whose dates lie in order."""
+
+    def clean(self) -> dict[str, Any]:
+        """Say beside the field when the end lies before the beginning."""
+        data = super().clean()
+        self.check_order(data, "valid_from", "valid_until")
+        return data
+
+
+class RateInline(StackedInline):
+    """What the level earns. Typed in percent; whoever may change levels may change it."""
+
+    model = Rate
+    form = RateForm
+    extra = 0
+    fields = (("plan", "basis_points"), "valid_from", "valid_until")
+    verbose_name_plural = gettext_lazy("rates: of several that hold, the one that began last counts")
+
+    def formfield_for_dbfield(self, db_field: Field[Any, Any], request: HttpRequest, **options: Any) -> Any:
+        """The rate in percent."""
+        if db_field.name == "basis_points":
+            return PercentField(label=capfirst(str(db_field.verbose_name)), help_text=_("In percent, such as 12.5."))
+        return super().formfield_for_dbfield(db_field, request, **options)
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """As for the level."""
+        return bool(request.user.has_perm("resellers.view_level")) or self._may_change(request)
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """As for changing the level."""
+        return self._may_change(request) or bool(request.user.has_perm("resellers.add_level"))
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """As for the level."""
+        return self._may_change(request)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """As for changing the level."""
+        return self._may_change(request)
+
+    def _may_change(self, request: HttpRequest) -> bool:
+        return bool(request.user.has_perm("resellers.change_level"))
+
+
+@admin.register(Level)
+class LevelAdmin(MoneyAdmin):
+    """Levels. What was earned keeps the rates of its day; a level that somebody is at cannot be deleted."""
+
+    form = LevelRowForm
+    inlines = (RateInline,)
+    list_display = (
+        "show_name",
+        "code",
+        "show_rate",
+        "first_order_only",
+        "hold_days",
+        "show_minimum",
+        "is_default",
+    )
+    list_filter = ("first_order_only", "is_default")
+    search_fields = ("code", "name", "name_zh")
+    fieldsets = (
+        (None, {"fields": (("name", "name_zh"), ("code", "is_default"))}),
+        (gettext_lazy("Referrals"), {"fields": (("first_order_only", "cookie_days"), ("hold_days", "minimum_payout"))}),
+        (gettext_lazy("Wholesale"), {"fields": ("recall_days",)}),
+    )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Level]:
+        """With rates, in a fixed number of queries."""
+        queryset: QuerySet[Level] = super().get_queryset(request)
+        return queryset.prefetch_related("rates")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Level | None = None) -> tuple[str, ...]:
+        """Wholesale prices name a level by its code: it stays as it was given."""
+        return ("code",) if obj else ()
+
+    def save_formset(
+        self, request: HttpRequest, form: ModelForm[Any], formset: BaseInlineFormSet[Any, Any, Any], change: bool
+    ) -> None:
+        """Save, and write down who set which rate to what: it is money."""
+        super().save_formset(request, form, formset, change)
+        changes = [
+            *(("added", rate) for rate in formset.new_objects),
+            *(("changed", rate) for rate, _fields in formset.changed_objects),
+            *(("deleted", rate) for rate in formset.deleted_objects),
+        ]
+        for verb, rate in changes:
+            record(
+                actor=actor(request),
+                event=f"rate.{verb}",
+                target=form.instance,
+                plan=rate.plan.code if rate.plan else "",
+                basis_points=rate.basis_points,
+                valid_from=rate.valid_from,
+                valid_until=rate.valid_until,
+            )
+
+    @display(description=gettext_lazy("name"), ordering="name")
+    def show_name(self, level: Level) -> str:
+        """In the reader's language."""
+        return str(level)
+
+    @display(description=gettext_lazy("rate of every plan"))
+    def show_rate(self, level: Level) -> str:
+        """The one that counts now for a plan without one of its own, and how many others there are."""
+        rates, moment = list(level.rates.all()), now()
+        holding = [
+            rate
+            for rate in rates
+            if rate.plan_id is None
+            and (rate.valid_from is None or rate.valid_from <= moment)
+            and (rate.valid_until is None or rate.valid_until > moment)
+        ]
+        latest = max(
+            holding, key=lambda rate: (rate.valid_from is not None, rate.valid_from or moment, rate.pk), default=None
+        )
+        text = percent(latest.basis_points) if latest else "–"
+        others = len(rates) - (latest is not None)
+        return f"{text} (+{others})" if others else text
+
+    @display(description=gettext_lazy("smallest payout"), ordering="minimum_payout")
+    def show_minimum(self, level: Level) -> str:
+        """As it is typed."""
+        return money.for_people(level.minimum_payout, MAIN_CURRENCY)
