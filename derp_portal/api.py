@@ -13,7 +13,9 @@ from django.views.decorators.csrf import csrf_exempt
 from ninja import NinjaAPI
 
 import accounts.api
+import billing.api
 import fleet.api
+import resellers.api
 import serials.api
 from accounts.apikit import error_response, install_handlers
 from derp_portal.system_log.api import logs
@@ -72,7 +74,6 @@ install_handlers(api)
 api.add_router("/user", accounts.api.user)
 api.add_router("/user", serials.api.renewal)
 api.add_router("/serial", serials.api.serial)
-api.add_router("/plan", serials.api.plan)
 api.add_router("/lease", serials.api.lease)
 api.add_router("/server", fleet.api.server)
 api.add_router("/region", fleet.api.region)
@@ -87,3 +88,12 @@ api.add_router("/acl", serials.api.acl)
 api.add_router("/acl", fleet.api.access)
 api.add_router("/notifications", accounts.api.notifications)
 api.add_router("/logs", logs)
+api.add_router("/plan", billing.api.plan)
+api.add_router("/pack", billing.api.pack)
+api.add_router("/payment", billing.api.payment)
+# Before the orders: behind them, a number may be any word.
+api.add_router("/order", billing.api.desk)
+api.add_router("/order", billing.api.order)
+api.add_router("/serial", billing.api.shop)
+api.add_router("/finance", billing.api.finance)
+api.add_router("/reseller", resellers.api.reseller)

@@ -194,6 +194,8 @@ CELERY_TASK_ROUTES = {
     "fleet.tasks.*": {"queue": "fleet"},
     "accounts.tasks.*": {"queue": "notify"},
     "serials.tasks.*": {"queue": "money"},
+    "billing.tasks.*": {"queue": "money"},
+    "resellers.tasks.*": {"queue": "money"},
 }
 CELERY_QUEUES = ("fleet", "metering", "notify", "money")
 CELERY_SLOW_QUEUES = ("suspects",)
@@ -305,6 +307,12 @@ LOCAL_PORTS = (23000 + PORT % 100 * 100, 23000 + PORT % 100 * 100 + 99)
 RELAYD_SOCKET = RUNTIME_DIR / "relayd.sock"
 RELAYD_STATE = DATA_DIR / "relays"
 
+# --- money ----------------------------------------------------------------------------------------
+# Whether orders may be paid with the built-in test gateway, which takes no money.
+TEST_GATEWAY = env.bool("TEST_GATEWAY", default=EMBEDDED)
+# A TrueType font with Chinese glyphs, to be embedded in receipts and reports. Without it readers' own fonts serve.
+PDF_FONT = env.str("PDF_FONT", default="")
+
 # --- being watched --------------------------------------------------------------------------------
 # What Prometheus sends as a bearer token to /metrics. Without it only this machine and operators get them.
 METRICS_TOKEN = env.str("METRICS_TOKEN", default="")
@@ -369,6 +377,44 @@ UNFOLD = {
                     _menu(_("Plans"), "sell", "serials", "plan"),
                     _menu(_("Serial batches"), "inventory_2", "serials", "serialbatch"),
                     _menu(_("Serial numbers"), "confirmation_number", "serials", "serialnumber"),
+                ],
+            },
+            {
+                "title": _("Money"),
+                "items": [
+                    {
+                        **_menu(_("Finance"), "finance", "billing", "posting"),
+                        "link": reverse_lazy("admin:billing_finance"),
+                    },
+                    _menu(_("Orders"), "shopping_cart", "billing", "order"),
+                    _menu(_("Payments"), "payments", "billing", "payment"),
+                    _menu(_("Transfers"), "account_balance", "billing", "transfer"),
+                    _menu(_("Refunds"), "currency_exchange", "billing", "refund"),
+                    _menu(_("Gateway callbacks"), "webhook", "billing", "gatewaycallback"),
+                    _menu(_("Ledger"), "menu_book", "billing", "posting"),
+                    _menu(_("Closed months"), "lock", "billing", "closedmonth"),
+                    _menu(_("Figures of days"), "calendar_today", "billing", "dailyfigure"),
+                    _menu(_("Prices"), "sell", "billing", "price"),
+                    _menu(_("Wholesale prices"), "warehouse", "billing", "wholesaleprice"),
+                    _menu(_("Packs on sale"), "add_shopping_cart", "billing", "packoffer"),
+                    _menu(_("Coupons"), "redeem", "billing", "coupon"),
+                    _menu(_("Payment methods"), "credit_card", "billing", "paymentmethod"),
+                    _menu(_("Outside shops"), "storefront", "billing", "saleschannel"),
+                ],
+            },
+            {
+                "title": _("Resellers"),
+                "items": [
+                    _menu(_("Resellers"), "handshake", "resellers", "reseller"),
+                    _menu(_("Levels of resellers"), "stairs", "resellers", "level"),
+                    _menu(_("Commissions"), "percent", "resellers", "commissionline"),
+                    _menu(_("Suspicions"), "gpp_maybe", "resellers", "suspicion"),
+                    _menu(_("Settlements"), "request_quote", "resellers", "settlement"),
+                    _menu(_("Customers of resellers"), "diversity_3", "resellers", "attribution"),
+                    _menu(_("Sign-ups by links"), "person_add", "resellers", "signup"),
+                    _menu(_("Clicks"), "ads_click", "resellers", "linkday"),
+                    _menu(_("Resales"), "point_of_sale", "resellers", "resale"),
+                    _menu(_("Sellers of leases"), "contact_page", "resellers", "leasecontact"),
                 ],
             },
             {

@@ -23,5 +23,7 @@ urlpatterns = [
     path("accounts/", include("allauth.account.urls")),
     path("", include("accounts.urls")),
     path("", include("fleet.urls")),
+    path("", include("resellers.urls")),
+    path("", include("billing.urls")),
     path("", include("serials.urls")),
 ]

@@ -102,6 +102,7 @@ def prepare() -> str:
         call_command("collectstatic", interactive=False, verbosity=0)
     call_command("create_first_admin", stdout=told)
     call_command("ensure_this_machine", stdout=told)
+    call_command("ensure_sandbox", stdout=told)
     if Server.objects.filter(runtime=Server.Runtime.PROCESS).exists():
         told.write(
             "\n!! Relays of the process runtime are plain processes of this machine: no limits, no isolation.\n"
