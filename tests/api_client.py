@@ -6,7 +6,7 @@ from typing import Any
 
 from django.test import Client
 
-from accounts.models import User
+from accounts.models import ApiToken, User
 from accounts.services import issue_token
 from fleet import services as fleet
 from fleet.models import Region, Relay, RelayHealth, Server
@@ -14,16 +14,14 @@ from serials import services as serials
 from serials.codes import grouped
 from serials.models import Plan, SerialBatch
 
-CUSTOMER_SCOPES = ("account", "serials", "relays")
-
 
 class Caller:
-    """Somebody with a token. Answers are `(status, body)`."""
+    """Somebody with a token, by default one that has every scope it may have. Answers are `(status, body)`."""
 
     def __init__(self, user: User | None, *scopes: str) -> None:
         self.headers = {"Accept-Language": "en"}
         if user is not None:
-            wanted = scopes or (*CUSTOMER_SCOPES, *(["staff"] if user.is_staff else []))
+            wanted = scopes or [scope.value for scope in ApiToken.Scope if scope.is_for(user)]
             self.headers["Authorization"] = "Bearer " + issue_token(user=user, name="t", scopes=wanted, actor=user)[1]
 
     def get(self, path: str, **query: Any) -> tuple[int, Any]:

@@ -28,8 +28,10 @@ PASSWORD = "correct horse battery"
 _OPERATORS_OWN = """
 ADMIN_EMAIL ADMIN_PASSWORD ADMISSION_URL ALLOWED_HOSTS ALTCHA CSRF_TRUSTED_ORIGINS DATABASE_URL DEBUG EMAIL_URL
 FIELD_KEYS FROM_EMAIL HOST LOG_JSON METRICS_TOKEN PORT PORTAL_ID PUBLIC_URL REDIS_URL RELAY_IMAGE SECRET_KEY
-STATIC_FROM_SOURCE TIME_ZONE TRUSTED_PROXIES
+STATIC_FROM_SOURCE TEST_GATEWAY TIME_ZONE TRUSTED_PROXIES
 """
+SHIPPED_BY = ("serials", "fleet", "billing", "resellers", "django_celery_beat")
+"""Apps whose migrations put rows into the tables."""
 _CLUSTER = "SUITE_CLUSTER_URL"
 _servers = pytest.StashKey[ExitStack]()
 _database = pytest.StashKey[str]()
@@ -79,6 +81,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "REDIS_URL": f"unix://{listen}",
         "TEST_SQLITE": str(folder / "test.sqlite3"),
         "ALTCHA": "0",
+        "TEST_GATEWAY": "1",
         "LOG_LEVEL": "WARNING",
     }
     stack.enter_context(servers.valkey(folder / "valkey", listen))
@@ -113,9 +116,7 @@ def django_db_setup(
     from django.apps import apps
     from django.core import serializers
 
-    models = [
-        model for app in ("serials", "fleet", "django_celery_beat") for model in apps.get_app_config(app).get_models()
-    ]
+    models = [model for app in SHIPPED_BY for model in apps.get_app_config(app).get_models()]
     with django_db_blocker.unblock():
         rows = [row for model in models for row in model._default_manager.all()]
         pytestconfig.stash[_shipped] = serializers.serialize("json", rows)

@@ -18,14 +18,21 @@ from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
 from accounts.models import ApiToken, Notification, User
 from accounts.services import issue_token
+from billing import services as billing
+from billing.models import Order, PackOffer, PaymentMethod, Refund, Transfer
 from derp_portal.api import api
 from derp_portal.lib.clock import now
 from fleet import services as fleet
 from fleet.models import Alert, ControlServer, Evacuation, Knock, MapPush, NodeKey, Relay, RelayGroup, Rollout, Server
 from fleet.services.alerts import raise_alert
+from resellers.models import Reseller, Settlement, Suspicion
+from resellers.services import stock_of
 from serials import services as serials
-from serials.models import Lease, SerialBatch
+from serials.models import Lease, Plan, SerialBatch
 from tests.api_client import Caller, make_batch, make_code, make_server
+from tests.billing.till import begin, call, callback_about, make_bank, make_method, order_of, paid_order, priced_plan
+from tests.resellers.desk import buy_serials, settle, suspect
+from tests.resellers.trade import bring, make_reseller
 
 ROLES = ["anonymous", "bob", "rita", "root", "alice"]
 """alice owns what is asked for, and comes last: what she does may use it up."""
@@ -43,6 +50,11 @@ class For(StrEnum):
     OWNER = "owner"
     OWNER_AND_STAFF = "owner and staff"
     STAFF = "staff"
+    APPLICANT = "who has applied to be a reseller"
+    RESELLER = "reseller"
+    RESELLER_AND_STAFF = "reseller and staff"
+    SHOPS = "outside shops"
+    """By a token of their own; no person's opens it."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +147,85 @@ class World:
     def batch(self) -> SerialBatch:
         return make_batch(1)
 
+    @property
+    def plan(self) -> Plan:
+        """On sale."""
+        return priced_plan(30)
+
+    @property
+    def pack(self) -> PackOffer:
+        defaults = {"name": "50 GB", "extra_bytes": 50 * 10**9, "amount": 300}
+        return PackOffer.objects.get_or_create(code="pack", defaults=defaults)[0]
+
+    @property
+    def method(self) -> PaymentMethod:
+        return make_method()
+
+    @property
+    def bank(self) -> PaymentMethod:
+        return make_bank()
+
+    @property
+    def order(self) -> Order:
+        """alice's, to be paid."""
+        waiting = Order.objects.filter(user=self.alice, state=Order.State.PENDING).first()
+        return waiting or order_of(self.alice, self.plan)
+
+    @property
+    def paid(self) -> Order:
+        """alice's, paid."""
+        return Order.objects.filter(user=self.alice, state=Order.State.PAID).first() or paid_order(
+            self.alice, self.plan
+        )
+
+    @property
+    def held(self) -> Transfer:
+        """Too little for alice's order."""
+        waiting = Transfer.objects.filter(state=Transfer.State.HELD).first()
+        if waiting is None:
+            payment = begin(self.order)
+            call(payment, callback_about(payment, amount=1))
+        return waiting or Transfer.objects.get(state=Transfer.State.HELD)
+
+    @property
+    def refund(self) -> Refund:
+        """Of alice's order; a person must send it."""
+        if not Refund.objects.exists():
+            billing.refund_order(order_id=self.paid.pk, reason="asked for", actor=None)
+            Refund.objects.update(state=Refund.State.BY_HAND)
+        return Refund.objects.get()
+
+    @property
+    def rita(self) -> User:
+        return User.objects.get(username="rita")
+
+    @property
+    def reseller(self) -> Reseller:
+        """rita, whose customer alice is."""
+        found = Reseller.objects.filter(user=self.rita).first()
+        if found is None:
+            found = make_reseller(self.rita)
+            bring(found, self.alice)
+        return found
+
+    @property
+    def wholesale(self) -> str:
+        """A serial of rita's stock that nobody has redeemed."""
+        stock = stock_of(self.reseller).filter(serial__status="unused").first()
+        return stock.serial.code if stock else buy_serials(self.reseller, self.plan, 1)[0].code
+
+    @property
+    def settlement(self) -> Settlement:
+        """rita's, to be approved."""
+        found = Settlement.objects.filter(reseller=self.reseller).first()
+        return found or settle(self.reseller, self.alice, self.plan)
+
+    @property
+    def suspicion(self) -> Suspicion:
+        """About an order of alice's."""
+        found = Suspicion.objects.filter(reseller=self.reseller).first()
+        return found or suspect(self.reseller, self.alice, self.plan)
+
 
 @pytest.fixture
 def world(alice: User, bob: User, rita: User, root: User) -> World:
@@ -168,15 +259,48 @@ def of_rollout(world: World) -> dict[str, Any]:
     return {"rollout_id": world.rollout.pk}
 
 
+def of_order(world: World) -> dict[str, Any]:
+    return {"number": world.order.number}
+
+
+def of_paid(world: World) -> dict[str, Any]:
+    return {"number": world.paid.number}
+
+
+def of_held(world: World) -> dict[str, Any]:
+    return {"transfer_id": world.held.pk, "reason": "looked into it"}
+
+
+def of_rita(world: World) -> dict[str, Any]:
+    """Nothing to say, but rita must be a reseller."""
+    assert world.reseller.is_active
+    return {}
+
+
+def of_reseller(world: World) -> dict[str, Any]:
+    return {"reseller_id": world.reseller.pk}
+
+
+def of_wholesale(world: World) -> dict[str, Any]:
+    return {"plan": world.plan.code, "quantity": 2} if world.wholesale else {}
+
+
+def basket(world: World) -> dict[str, Any]:
+    return {"items": [{"kind": "gift", "plan": world.plan.code}]}
+
+
 PAGES = {
     "healthz": Rule(For.EVERYBODY),
     # Everybody on this machine, that is; tests/test_prometheus.py says who else.
     "metrics": Rule(For.EVERYBODY),
     "home": Rule(For.EVERYBODY),
+    "shop": Rule(For.EVERYBODY),
     "set_language": Rule(For.EVERYBODY, get=302, post=302, data=lambda w: {"language": "en"}),
     # doors for machines: whoever knows the secret
     "admit": Rule(For.EVERYBODY, get=405, post=400, args=lambda w: {"secret": "unknown"}),
     "derp_map": Rule(For.EVERYBODY, args=lambda w: {"token": w.lease.relay_group.map_token}),
+    "sandbox_cashier": Rule(For.EVERYBODY, get=404, post=404),
+    "gateway_callback": Rule(For.EVERYBODY, get=400, post=400, args=lambda w: {"code": w.method.code}),
     # coming in
     "account_login": Rule(For.GUESTS),
     "account_signup": Rule(For.GUESTS),
@@ -241,6 +365,51 @@ PAGES = {
         args=lambda w: {"lease_id": w.lease.pk, "code": w.relay.code},
         data=lambda w: {"region_id": 970, f"{w.relay.code}-region_id": 970},
     ),
+    # what one buys
+    "shop_plan": Rule(For.MEMBERS, args=lambda w: {"code": w.plan.code}),
+    "shop_pack": Rule(For.MEMBERS, args=lambda w: {"code": w.pack.code}),
+    "orders": Rule(For.MEMBERS),
+    "order": Rule(For.OWNER, args=of_order),
+    "order_live": Rule(For.OWNER, args=of_order),
+    "order_cancel": Rule(For.OWNER, post=302, args=of_order),
+    "order_receipt": Rule(For.OWNER, args=lambda w: {"number": w.paid.number}),
+    "order_pay": Rule(For.OWNER, get=None, post=302, args=lambda w: of_order(w) | {"method": w.method.code}),
+    "order_payment": Rule(For.OWNER, args=lambda w: of_order(w) | {"reference": begin(w.order).reference}),
+    "order_payment_live": Rule(
+        For.OWNER, get=204, args=lambda w: of_order(w) | {"reference": begin(w.order).reference}
+    ),
+    # reselling
+    "referral": Rule(For.EVERYBODY, args=lambda w: {"code": w.reseller.code}),
+    "lease_seller": Rule(For.OWNER, args=of_lease),
+    "reseller_apply": Rule(For.MEMBERS),
+    "reseller_home": Rule(For.RESELLER, args=of_rita),
+    "reseller_settings": Rule(For.RESELLER, post=302, args=of_rita, data=lambda w: {"contact": "rita"}),
+    "reseller_payout": Rule(For.RESELLER, args=of_rita),
+    "reseller_links": Rule(For.RESELLER, post=302, args=of_rita, data=lambda w: {"code": "another"}),
+    "reseller_qr": Rule(For.RESELLER, args=of_rita),
+    "reseller_customers": Rule(For.RESELLER, args=of_rita),
+    "reseller_commissions": Rule(For.RESELLER, args=of_rita),
+    "reseller_settlements": Rule(For.RESELLER, args=of_rita),
+    "reseller_settlement": Rule(For.RESELLER, args=lambda w: {"settlement_id": w.settlement.pk}),
+    "reseller_statement": Rule(For.RESELLER, args=lambda w: {"settlement_id": w.settlement.pk}),
+    "reseller_stock": Rule(For.RESELLER, args=of_rita),
+    "reseller_stock_export": Rule(For.RESELLER, args=of_rita),
+    "reseller_recall": Rule(
+        For.RESELLER, get=302, post=200, args=of_rita, data=lambda w: {"all": "yes"} if w.wholesale else {}
+    ),
+    "reseller_buy": Rule(For.RESELLER, args=of_rita),
+    "reseller_top_up": Rule(For.RESELLER, post=302, args=of_rita, data=lambda w: {"amount": "100", "currency": "CNY"}),
+    "reseller_prices": Rule(For.RESELLER, args=of_rita),
+    "reseller_sales": Rule(For.RESELLER, args=of_rita),
+    "reseller_sale": Rule(
+        For.RESELLER,
+        post=302,
+        args=of_rita,
+        data=lambda w: {"code": w.wholesale, "price": "25", "currency": "CNY", "sold_on": "2026-01-01"},
+    ),
+    "reseller_sales_import": Rule(
+        For.RESELLER, post=302, args=of_rita, data=lambda w: {"text": f"{w.wholesale},25", "currency": "CNY"}
+    ),
     # the API's own pages; its operations have a table of their own
     "api:openapi-json": Rule(For.EVERYBODY),
     "api:openapi-view": Rule(For.EVERYBODY),
@@ -260,7 +429,74 @@ OPERATIONS = {
     "GET serial/list": Rule(For.OWNER_AND_STAFF, data=lambda w: {"user_id": w.alice.pk}),
     "POST serial/revoke": Rule(For.STAFF, post=200, data=lambda w: {"batch_id": w.batch.pk}),
     "POST serial/verify": Rule(For.OWNER_AND_STAFF, post=200, data=lambda w: {"code": w.code, "user_id": w.alice.pk}),
+    "POST serial/pickup": Rule(For.SHOPS, data=lambda w: {"order_no": "1"}),
+    "POST serial/refund": Rule(For.SHOPS, data=lambda w: {"order_no": "1"}),
+    "GET serial/stock": Rule(For.SHOPS),
     "GET plan/list": Rule(For.EVERYBODY),
+    "GET pack/list": Rule(For.EVERYBODY),
+    "GET payment/methods": Rule(For.MEMBERS),
+    "POST order/quote": Rule(For.MEMBERS, post=200, data=basket),
+    "POST order/create": Rule(For.MEMBERS, post=200, data=basket),
+    "POST order/pay": Rule(For.OWNER, post=200, data=lambda w: of_order(w) | {"method": w.method.code}),
+    "POST order/cancel": Rule(For.OWNER_AND_STAFF, post=200, data=of_order),
+    "GET order/list": Rule(For.OWNER_AND_STAFF, data=lambda w: {"user_id": w.alice.pk}),
+    "GET order/{number}": Rule(For.OWNER_AND_STAFF, args=of_order),
+    "POST order/confirm": Rule(
+        For.STAFF,
+        post=200,
+        data=lambda w: (
+            of_order(w)
+            | {"method": w.bank.code, "transaction_id": "7", "amount": "19.90", "evidence": "seen on the statement"}
+        ),
+    ),
+    "POST order/deliver": Rule(For.STAFF, post=200, data=of_paid),
+    "POST order/refund": Rule(For.STAFF, post=200, data=lambda w: of_paid(w) | {"reason": "asked for"}),
+    "POST order/refund_settle": Rule(
+        For.STAFF, post=200, data=lambda w: {"refund": w.refund.number, "reference": "sent by hand"}
+    ),
+    "GET payment/held": Rule(For.STAFF),
+    "POST payment/accept": Rule(For.STAFF, post=200, data=of_held),
+    "POST payment/return": Rule(For.STAFF, post=200, data=of_held),
+    "GET payment/refunds": Rule(For.STAFF),
+    "GET finance/statistics": Rule(For.STAFF),
+    "GET finance/report": Rule(For.STAFF),
+    # The present month is not over.
+    "POST finance/close_month": Rule(For.STAFF, post=409, data=lambda w: {"month": f"{now():%Y-%m}"}),
+    "GET finance/ledger": Rule(For.STAFF),
+    "GET finance/payments": Rule(For.STAFF),
+    "GET reseller/me": Rule(For.APPLICANT, data=of_rita),
+    "POST reseller/apply": Rule(For.MEMBERS, post=422, data=lambda w: {"application": "x", "accepts_terms": False}),
+    "GET reseller/customers": Rule(For.RESELLER, data=of_rita),
+    "GET reseller/commissions": Rule(For.RESELLER, data=of_rita),
+    "GET reseller/commission": Rule(For.RESELLER_AND_STAFF, data=of_reseller),
+    "GET reseller/settlements": Rule(For.RESELLER_AND_STAFF, data=of_reseller),
+    "GET reseller/settlement/{settlement_id}": Rule(
+        For.RESELLER_AND_STAFF, args=lambda w: {"settlement_id": w.settlement.pk}
+    ),
+    "GET reseller/stock": Rule(For.RESELLER, data=of_rita),
+    "GET reseller/serial": Rule(For.RESELLER, data=lambda w: {"code": w.wholesale}),
+    "GET reseller/prices": Rule(For.RESELLER, data=of_rita),
+    "POST reseller/buy": Rule(For.RESELLER, post=200, data=of_wholesale),
+    "POST reseller/recall": Rule(For.RESELLER, post=200, data=lambda w: {"codes": [w.wholesale]}),
+    "GET reseller/sales": Rule(For.RESELLER, data=of_rita),
+    "POST reseller/sales": Rule(For.RESELLER, post=200, data=lambda w: {"code": w.wholesale, "price": "25"}),
+    "GET reseller/list": Rule(For.STAFF),
+    "POST reseller/decide": Rule(For.STAFF, post=200, data=lambda w: of_reseller(w) | {"decision": "approve"}),
+    "POST reseller/run": Rule(For.STAFF, post=200),
+    "POST reseller/settlement/decide": Rule(
+        For.STAFF, post=200, data=lambda w: {"settlement_id": w.settlement.pk, "decision": "approve"}
+    ),
+    "GET reseller/suspicions": Rule(For.STAFF),
+    "POST reseller/suspicion/decide": Rule(
+        For.STAFF,
+        post=200,
+        data=lambda w: {"suspicion_id": w.suspicion.pk, "decision": "clear", "reason": "a namesake"},
+    ),
+    "POST reseller/assign": Rule(
+        For.STAFF,
+        post=200,
+        data=lambda w: {"user_id": w.alice.pk, "reseller_code": w.reseller.code, "reason": "she called"},
+    ),
     "GET lease/list": Rule(For.OWNER_AND_STAFF, data=lambda w: {"user_id": w.alice.pk}),
     "POST lease/notify": Rule(For.STAFF, post=200, data=lambda w: of_lease(w) | {"kind": "reminder"}),
     "POST lease/start_next": Rule(For.OWNER_AND_STAFF, post=409, data=lambda w: of_lease(w) | {"term_id": 0}),
@@ -372,12 +608,22 @@ def expected(rule: Rule, role: str, allowed: int, *, is_page: bool) -> int | str
         return allowed if role == "anonymous" else 302
     if rule.who == For.EVERYBODY:
         return allowed
+    if rule.who == For.SHOPS:
+        return "log in"
     if role == "anonymous":
         return "log in"
     if rule.who == For.MEMBERS:
         return allowed
     if rule.who == For.STAFF:
         return allowed if role == "root" else 403
+    if rule.who == For.APPLICANT:
+        return allowed if role == "rita" else 404
+    if rule.who == For.RESELLER and is_page:
+        return allowed if role == "rita" else 404
+    if rule.who in (For.RESELLER, For.RESELLER_AND_STAFF):
+        # Customers get no token for it at all.
+        as_staff = allowed if rule.who == For.RESELLER_AND_STAFF else 404
+        return {"rita": allowed, "root": as_staff}.get(role, 403)
     # Staff have the admin: on the pages of a customer they are strangers too.
     may = {"alice"} if is_page or rule.who == For.OWNER else {"alice", "root"}
     return allowed if role in may else 404

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from typing import Any
 
 import pytest
@@ -13,10 +14,14 @@ from django.utils.translation import gettext
 
 from accounts.models import User
 from accounts.services import issue_token, send_message
+from billing.models import Order
+from resellers.models import Settlement
 from serials import services as serials
 from serials.models import Lease, SerialBatch
 from tests.api_client import Caller, make_code, make_server
+from tests.billing.till import order_of, priced_plan
 from tests.conftest import make_user
+from tests.resellers.trade import make_reseller
 from tests.test_access import NODE_KEY, OPERATIONS, For
 
 NEEDED = {
@@ -80,6 +85,26 @@ NEEDED = {
     "POST rollout/cancel": {"fleet.change_rollout"},
     "POST rollout/rollback": {"fleet.add_rollout", "fleet.change_rollout"},
     "POST notifications/send": {"accounts.add_notification"},
+    "POST order/confirm": {"billing.change_order"},
+    "POST order/deliver": {"billing.change_order"},
+    "POST order/refund": {"billing.change_order"},
+    "POST order/refund_settle": {"billing.change_refund"},
+    "GET payment/held": {"billing.view_transfer"},
+    "POST payment/accept": {"billing.change_transfer"},
+    "POST payment/return": {"billing.change_transfer"},
+    "GET payment/refunds": {"billing.view_refund"},
+    "GET finance/statistics": {"billing.view_posting"},
+    "GET finance/report": {"billing.view_posting"},
+    "POST finance/close_month": {"billing.add_closedmonth"},
+    "GET finance/ledger": {"billing.view_posting"},
+    "GET finance/payments": {"billing.view_order", "billing.view_payment"},
+    "GET reseller/list": {"resellers.view_reseller"},
+    "POST reseller/decide": {"resellers.change_reseller"},
+    "POST reseller/run": {"resellers.add_settlement"},
+    "POST reseller/settlement/decide": {"resellers.change_settlement"},
+    "GET reseller/suspicions": {"resellers.view_suspicion"},
+    "POST reseller/suspicion/decide": {"resellers.change_suspicion"},
+    "POST reseller/assign": {"resellers.change_attribution"},
 }
 SEES_ALL = {
     "GET serial/list": "serials.change_serialnumber",
@@ -97,6 +122,12 @@ SEES_ALL = {
     "GET acl/logs": "fleet.view_acllog",
     "GET acl/derpmap": "fleet.change_relaygroup",
     "GET notifications/list": "accounts.view_notification",
+    "GET order/list": "billing.view_order",
+    "GET order/{number}": "billing.view_order",
+    "POST order/cancel": "billing.change_order",
+    "GET reseller/commission": "resellers.view_commissionline",
+    "GET reseller/settlements": "resellers.view_settlement",
+    "GET reseller/settlement/{settlement_id}": "resellers.view_settlement",
 }
 
 
@@ -129,7 +160,8 @@ def ask(user: User, operation: str, **data: Any) -> tuple[int, Any]:
 
 def test_every_operation_that_staff_may_more_with_names_its_permission() -> None:
     assert set(NEEDED) == {name for name, rule in OPERATIONS.items() if rule.who == For.STAFF}
-    assert set(SEES_ALL) == {name for name, rule in OPERATIONS.items() if rule.who == For.OWNER_AND_STAFF}
+    shared = (For.OWNER_AND_STAFF, For.RESELLER_AND_STAFF)
+    assert set(SEES_ALL) == {name for name, rule in OPERATIONS.items() if rule.who in shared}
 
 
 @pytest.mark.parametrize("operation", NEEDED)
@@ -164,6 +196,14 @@ def test_what_is_anothers_is_hidden_from_an_administrator_without_the_permission
         data["node_key"] = NODE_KEY
     elif operation == "POST serial/verify":
         data["code"] = make_code()
+    elif operation in ("GET order/{number}", "POST order/cancel"):
+        Order.objects.filter(pk=order_of(alice, priced_plan(30)).pk).update(number="1")
+        data = {"number": "1"}
+    elif " reseller/" in operation:
+        reseller = make_reseller(alice)
+        fields = {"reseller": reseller, "month": date(2026, 1, 1), "currency": "CNY", "amount": 5, "payable": 5}
+        Settlement.objects.create(pk=1, state=Settlement.State.OPEN, **fields)
+        data = {"reseller_id": reseller.pk}
     assert ask(helen, operation, **data)[0] == 404
     allow(helen, SEES_ALL[operation])
     assert ask(helen, operation, **data)[0] == 200

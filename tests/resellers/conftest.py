@@ -1,0 +1,5 @@
+"""Fixtures of the tests of resellers."""
+
+from tests.serials.conftest import clock, plan, server, unhurried, unlocked
+
+__all__ = ["clock", "plan", "server", "unhurried", "unlocked"]
