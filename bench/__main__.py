@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
@@ -28,6 +28,7 @@ def main(names: Collection[str]) -> int:
             "XDG_RUNTIME_DIR": str(run),
             "REDIS_URL": f"unix://{listen}",
             "LOG_LEVEL": "ERROR",
+            "TEST_GATEWAY": "1",
         }
         stack.enter_context(servers.valkey(folder / "valkey", listen))
         import django
@@ -37,15 +38,24 @@ def main(names: Collection[str]) -> int:
 
         call_command("migrate", verbosity=0)
 
-        from bench import activation, admission, failover, generation, idle_pass, large_fleet, metering
+        from bench import (
+            activation,
+            admission,
+            callbacks,
+            failover,
+            finance,
+            generation,
+            idle_pass,
+            large_fleet,
+            metering,
+            month_close,
+        )
         from tests.fleet.engines import DockerEngine, Relayd
 
         def is_wanted(*modules: ModuleType) -> bool:
             return not names or any(module.__name__.removeprefix("bench.") in names for module in modules)
 
-        for module in (generation, metering, admission):
-            if is_wanted(module):
-                module.measure()
+        _measure(filter(is_wanted, (generation, metering, admission, callbacks)))
         for name in ("relayd", "docker"):
             (folder / name).mkdir()
         if is_wanted(activation):
@@ -70,9 +80,14 @@ def main(names: Collection[str]) -> int:
                 idle_pass.measure(engine)
             if is_wanted(failover):
                 failover.measure(images)
-        if is_wanted(large_fleet):
-            large_fleet.measure()
+        # The last ones leave millions of rows behind, which nothing else should wade through.
+        _measure(filter(is_wanted, (large_fleet, finance, month_close)))
     return 0
+
+
+def _measure(modules: Iterable[ModuleType]) -> None:
+    for module in modules:
+        module.measure()
 
 
 if __name__ == "__main__":
