@@ -108,6 +108,7 @@ _PARTS: dict[str, Callable[[], str]] = {
     "make": _program("make", package="apt install make"),
     "nftables": _program("nft", "/usr/sbin/nft", package="apt install nftables"),
     "node-exporter": _program("prometheus-node-exporter", package="apt install prometheus-node-exporter"),
+    "pdftotext": _program("pdftotext", package="apt install poppler-utils"),
     "postgresql": _postgresql,
     "redis": _program("redis-server", package="apt install redis-server"),
     "root": _root,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
 import subprocess
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta
@@ -43,6 +42,7 @@ from tests.billing.bookkeeping import (
     shop,
     take_in,
 )
+from tests.parts import need
 
 pytestmark = pytest.mark.django_db
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -292,7 +292,5 @@ def test_the_operators_own_font_is_put_into_the_file(history: Order, settings: S
 
 def text_of(file: bytes) -> str:
     """What the paper says; nothing is looked at without poppler's pdftotext."""
-    if not shutil.which("pdftotext"):
-        pytest.skip("needs pdftotext: apt install poppler-utils")
-    done = subprocess.run(["pdftotext", "-layout", "-", "-"], input=file, capture_output=True, check=True)
+    done = subprocess.run([need("pdftotext"), "-layout", "-", "-"], input=file, capture_output=True, check=True)
     return done.stdout.decode()

@@ -242,7 +242,9 @@ def test_a_quantity_that_is_none_is_said_beside_the_field(
 
 def test_too_few_for_any_price_is_said_too(ritas: Client, reseller: Reseller, plan: Plan) -> None:
     wholesale_price(plan, 800, from_quantity=10)
-    assert "There is no wholesale price for this quantity" in posted(ritas, "/reseller/stock/buy/", wish(plan, quantity=9))
+    assert "There is no wholesale price for this quantity" in posted(
+        ritas, "/reseller/stock/buy/", wish(plan, quantity=9)
+    )
 
 
 def test_a_balance_is_an_order_like_any_other(ritas: Client, reseller: Reseller) -> None:
