@@ -96,7 +96,8 @@ def answers_ping(path: Path) -> bool:
 def page_answers(host: str, port: int, path: str) -> bool:
     """Whether a GET of `path` is answered with 200."""
     loopback = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - no bind here
-    connection = http.client.HTTPConnection(loopback, port, timeout=5)
+    # A worker that has only just begun loads the whole portal first; on a busy machine that takes its time.
+    connection = http.client.HTTPConnection(loopback, port, timeout=15)
     try:
         connection.request("GET", path, headers={"Host": "localhost"})
         return connection.getresponse().status == 200

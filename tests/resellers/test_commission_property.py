@@ -99,7 +99,7 @@ after_its_run = st.lists(
     st.tuples(st.integers(0, 60), st.one_of(decisions, decisions, refunds, sales, sweeps)), max_size=3
 )
 histories = st.lists(st.tuples(in_a_month, st.sampled_from([True, True, False]), after_its_run), min_size=2, max_size=4)
-"""Of each month what happens in it, whether commissions are looked at before it ends, and what happens after its run."""
+"""Of each month what happens in it, whether commissions are looked at before it ends, what happens after its run."""
 
 
 @dataclass
@@ -476,7 +476,7 @@ class TestWhateverHappened(TestCase):
         # Mails have tests of their own.
         self.enterContext(patch.object(months, "notify", lambda **_mail: None))
 
-    @hypothesis_settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+    @hypothesis_settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
     @given(zone=st.sampled_from(ZONES), history=histories)
     def test_commissions_and_settlements_are_what_plain_counting_gives(
         self, zone: str, history: list[tuple[Any, bool, Any]]
