@@ -18,7 +18,7 @@ from billing.services import price_list
 from billing.services.pricing import wholesale_prices
 from derp_portal.lib import money
 from resellers.models import Resale, Reseller
-from resellers.services import recallable, stock_of
+from resellers.services import recallable, stock_of, worth_of_recalled
 from serials.codes import canonical, grouped
 from serials.models import Plan, SerialNumber
 
@@ -119,7 +119,10 @@ def recall_plan(reseller: Reseller, serial_ids: Sequence[int]) -> RecallPlan:
     by_order: dict[int, list[SoldSerial]] = {}
     for sold in found:
         by_order.setdefault(sold.line.order_id, []).append(sold)
-    parts = [(some[0].line.order, len(some), sum(sold.amount for sold in some)) for some in by_order.values()]
+    parts = [
+        (some[0].line.order, len(some), max(worth_of_recalled(order_id, some), 0))
+        for order_id, some in by_order.items()
+    ]
     return RecallPlan([sold.serial_id for sold in found], parts)
 
 

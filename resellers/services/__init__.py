@@ -23,6 +23,7 @@ from .wholesale import (
     sales_of_csv,
     stock_of,
     top_up,
+    worth_of_recalled,
 )
 
 __all__ = [
@@ -57,4 +58,5 @@ __all__ = [
     "suspend",
     "top_up",
     "update_reseller",
+    "worth_of_recalled",
 ]

@@ -109,17 +109,23 @@ def recall(*, reseller: Reseller, serial_ids: Sequence[int], actor: User) -> lis
             by_order.setdefault(sold.line.order_id, []).append(sold)
         refunds = []
         for order_id, some in sorted(by_order.items()):
-            amount = _worth_of_recalled(order_id, some)
+            amount = worth_of_recalled(order_id, some)
+            if amount <= 0:
+                raise PortalError(
+                    _("What you would keep costs more at that quantity: nothing would go back."),
+                    code="not_recallable",
+                    status=409,
+                )
             ids = [sold.serial_id for sold in some]
             refunds.append(refund_order(order_id=order_id, amount=amount, serial_ids=ids, reason="recall", actor=actor))
         record(actor=actor, event="stock.recalled", target=reseller, count=len(found))
     return refunds
 
 
-def _worth_of_recalled(order_id: int, some: Collection[SoldSerial]) -> int:
+def worth_of_recalled(order_id: int, some: Collection[SoldSerial]) -> int:
     """What goes back: what is left of the order's money, less what is kept of it at the price of that quantity.
 
-    Raises PortalError `not_recallable` where nothing would go back.
+    Nothing goes back where that is not more than nothing.
     """
     order = Order.objects.select_related("user").get(pk=order_id)
     lines = list(order.lines.all())
@@ -127,12 +133,6 @@ def _worth_of_recalled(order_id: int, some: Collection[SoldSerial]) -> int:
     worth = order.refundable
     for line, part in zip(lines, paid, strict=True):
         worth -= _price_of_kept(order, line, some) if line.kind == OrderLine.Kind.WHOLESALE else part
-    if worth <= 0:
-        raise PortalError(
-            _("What you would keep costs more at that quantity: nothing would go back."),
-            code="not_recallable",
-            status=409,
-        )
     return worth
 
 
