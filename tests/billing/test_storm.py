@@ -20,9 +20,9 @@ from serials.models import SerialNumber
 from tests.billing import storm
 from tests.billing.till import make_method, priced_plan
 
-SHARDS = 8
+SHARDS = 16
 SEQUENCES = int(os.environ.get("STORM_SEQUENCES", "2000"))
-AT_ONCE = 50
+AT_ONCE = 25
 """So many orders' callbacks overtake one another."""
 
 
