@@ -1,0 +1,10 @@
+"""Users, API tokens, the notification outbox and the audit trail."""
+
+from __future__ import annotations
+
+from .messages import Notification
+from .people import LANGUAGES, User, UserManager
+from .tokens import ApiToken
+from .trail import AuditEntry, TaskFailure
+
+__all__ = ["LANGUAGES", "ApiToken", "AuditEntry", "Notification", "TaskFailure", "User", "UserManager"]
