@@ -7,12 +7,12 @@ from datetime import date, timedelta
 from typing import Any
 
 from django.db import connection
-from django.db.models import Model
 from django.test import Client
 from django.urls import reverse
 
 from accounts.models import User
 from bench.report import line, median_seconds
+from bench.rows import insert_rows
 from billing.finance.books import check_books
 from billing.finance.deferred import deferred_revenue
 from billing.finance.figures import By, statistics
@@ -158,24 +158,13 @@ OF_ORDER = {
 OF_LINE = OF_ORDER | {"line_id": "id", "plan_id": PLAN, "amount": "total"}
 
 
-def _insert(model: type[Model], source: str, columns: dict[str, str], *, before: str = "") -> str:
-    """An INSERT of what `source` gives; columns that are not named and must not be null get the model's default."""
-    columns = dict(columns)
-    for field in model._meta.concrete_fields:
-        if field.column and field.column not in columns and not field.null and not field.primary_key:
-            default = field.get_db_prep_save(field.get_default(), connection)
-            columns[field.column] = str(int(default)) if isinstance(default, bool | int) else f"'{default}'"
-    names, values = ", ".join(columns), ", ".join(columns.values())
-    return f"{before} INSERT INTO {model._meta.db_table} ({names}) SELECT {values} FROM {source}"
-
-
 def _people() -> Iterator[str]:
     before = "WITH RECURSIVE counted(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM counted WHERE n < %(users)s - 1)"
     name = {"id": "%(user)s + n", "username": "'buyer' || n", "email": "'buyer' || n || '@example.com'"}
-    yield _insert(User, "counted", name | {"created_at": "%(first)s"}, before=before)
+    yield insert_rows(User, "counted", name | {"created_at": "%(first)s"}, before=before)
     began = {"created_at": "%(first)s"}
     group = {"id": "%(group)s + n", "owner_id": "%(user)s + n", "run_until": "%(first)s"}
-    yield _insert(RelayGroup, "counted", group | began, before=before)
+    yield insert_rows(RelayGroup, "counted", group | began, before=before)
     lease = {
         "id": "%(lease)s + n",
         "user_id": "%(user)s + n",
@@ -186,12 +175,12 @@ def _people() -> Iterator[str]:
         "ends_at": "CASE WHEN n %% 10 = 0 THEN %(ended)s ELSE %(last)s END",
     }
     same = dict.fromkeys(("started_at", "renewed_at", "renewed_to", "active_since"), "%(first)s")
-    yield _insert(Lease, "counted", lease | same | began, before=before)
+    yield insert_rows(Lease, "counted", lease | same | began, before=before)
 
 
 def _statements() -> Iterator[str]:
     yield from _people()
-    yield _insert(
+    yield insert_rows(
         Order,
         "made",
         {
@@ -215,7 +204,7 @@ def _statements() -> Iterator[str]:
         before=MADE,
     )
     kind = "CASE WHEN channel_id IS NOT NULL THEN 'outside' WHEN id %% 3 = 0 THEN 'renewal' ELSE 'self' END"
-    yield _insert(
+    yield insert_rows(
         OrderLine,
         BENCH_ORDERS,
         {
@@ -229,13 +218,13 @@ def _statements() -> Iterator[str]:
         },
     )
     sale = OF_LINE | {"key": "'order:' || id || ':line:' || id", "debit": "'cash'", "credit": "'revenue'"}
-    yield _insert(Posting, BENCH_ORDERS, sale)
+    yield insert_rows(Posting, BENCH_ORDERS, sale)
     fee = OF_ORDER | {"key": "'order:' || id || ':fee'", "debit": "'gateway_fees'", "credit": "'cash'"}
-    yield _insert(Posting, BENCH_ORDERS, fee | {"amount": "1 + total * 6 / 1000"})
+    yield insert_rows(Posting, BENCH_ORDERS, fee | {"amount": "1 + total * 6 / 1000"})
     refund = OF_LINE | {"key": "'refund:' || id || ':line:' || id", "debit": "'refunds'", "credit": "'refunds_due'"}
-    yield _insert(Posting, f"{BENCH_ORDERS} AND state = 'refunded'", refund)
+    yield insert_rows(Posting, f"{BENCH_ORDERS} AND state = 'refunded'", refund)
     status = f"CASE WHEN {IS_OLD} THEN 'expired' WHEN id %% 3 = 0 THEN 'unused' ELSE 'used' END"
-    yield _insert(
+    yield insert_rows(
         SerialNumber,
         BENCH_ORDERS,
         {
@@ -251,7 +240,7 @@ def _statements() -> Iterator[str]:
             "expires_at": f"CASE WHEN {IS_USED} THEN datetime(paid_at, '+' || %(live_days)s || ' days') END",
         },
     )
-    yield _insert(
+    yield insert_rows(
         LeaseTerm,
         "serial_numbers s JOIN leases l ON l.id = %(lease)s + s.user_id - %(user)s WHERE s.batch_id = %(batch)s",
         {
@@ -267,4 +256,4 @@ def _statements() -> Iterator[str]:
     )
     taken_back = "CASE WHEN state = 'refunded' THEN paid_at END"
     sold = {"line_id": "id", "serial_id": "id", "amount": "total", "taken_back_at": taken_back}
-    yield _insert(SoldSerial, BENCH_ORDERS, sold)
+    yield insert_rows(SoldSerial, BENCH_ORDERS, sold)

@@ -12,11 +12,11 @@ from django.db import connection
 from django.db.models import Max, Sum
 
 from accounts.models import User
-from bench.finance import _insert
 from bench.report import line, median_seconds
+from bench.rows import insert_rows
 from billing.models import Order
 from billing.services.ledger import today
-from resellers.models import CommissionBook, CommissionLine, Level, Reseller, Settlement
+from resellers.models import CommissionBook, CommissionLine, Level, PayoutMinimum, Reseller, Settlement
 from resellers.services import run_month
 
 FEW, MANY = 100_000, 1_000_000
@@ -80,7 +80,8 @@ def _reset(run_until: date | None, month: date) -> None:
 
 def _fill(before: date, last: date) -> None:
     """One line for each order, made where they are kept. All but a few resellers earn too little in the first month."""
-    level = Level.objects.create(code="bench", name="Bench", minimum_payout=10**6)
+    level = Level.objects.create(code="bench", name="Bench")
+    PayoutMinimum.objects.create(level=level, currency="CNY", amount=10**6)
     users = User.objects.bulk_create(
         [User(username=f"seller{number}", email=f"seller{number}@example.com") for number in range(RESELLERS)],
         batch_size=1000,
@@ -147,4 +148,4 @@ def _statements() -> list[str]:
         "settle_month": "month",
         "created_at": "month || ' 04:01:15'",
     }
-    return [_insert(Order, "made", order, before=MADE), _insert(CommissionLine, "made", earned, before=MADE)]
+    return [insert_rows(Order, "made", order, before=MADE), insert_rows(CommissionLine, "made", earned, before=MADE)]

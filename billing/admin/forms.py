@@ -59,6 +59,16 @@ class MoneyField(forms.CharField):
             return super().has_changed(initial, data)
 
 
+def money_field(db_field: AmountField, *, least: int = 0) -> MoneyField:
+    """How staff write an amount of a row, with whatever help the model gives for the number replaced."""
+    return MoneyField(
+        least=least,
+        label=capfirst(str(db_field.verbose_name)),
+        required=not db_field.blank,
+        help_text=_("With its decimals, such as 19.90."),
+    )
+
+
 class MoneyForm(forms.BaseForm):
     """What a form with amounts does: it turns what was typed into minor units of its currency, once that is clean."""
 
@@ -176,12 +186,11 @@ class MoneyAdmin(EditableAdmin):
 
     def formfield_for_dbfield(self, db_field: Field[Any, Any], request: HttpRequest, **options: Any) -> Any:
         """Amounts, shares and traffic in the units people use."""
-        common: dict[str, Any] = {"label": capfirst(str(db_field.verbose_name)), "required": not db_field.blank}
         if isinstance(db_field, AmountField):
-            least = 1 if db_field.name in self.positive else 0
-            return MoneyField(least=least, help_text=_("With its decimals, such as 19.90."), **common)
+            return money_field(db_field, least=1 if db_field.name in self.positive else 0)
         if db_field.name == "fee_basis_points":
-            return PercentField(initial=0, help_text=_("In percent, such as 0.6."), **common)
+            label = capfirst(str(db_field.verbose_name))
+            return PercentField(initial=0, label=label, help_text=_("In percent, such as 0.6."))
         return super().formfield_for_dbfield(db_field, request, **options)
 
 

@@ -15,15 +15,13 @@ from unfold.admin import StackedInline
 from unfold.decorators import display
 
 from accounts.services import record
-from billing.admin.forms import MoneyAdmin, MoneyModelForm, PercentField
-from derp_portal.lib import money
+from billing.admin.forms import MoneyAdmin, MoneyModelForm, PercentField, money_field
+from billing.models.catalogue import AmountField
 from derp_portal.lib.clock import now
 from fleet.admin.base import actor
-from resellers.models import Level, Rate
+from resellers.models import Level, PayoutMinimum, Rate
 
 from .words import percent
-
-MAIN_CURRENCY = "CNY"
 
 
 class LevelRowForm(MoneyModelForm):
@@ -49,20 +47,22 @@ class RateForm(MoneyModelForm):
         return data
 
 
-class RateInline(StackedInline):
-    """What the level earns. Typed in percent; whoever may change levels may change it."""
+class PayoutMinimumForm(MoneyModelForm):
+    """A smallest payout; one for each currency."""
 
-    model = Rate
-    form = RateForm
+    def clean(self) -> dict[str, Any]:
+        """Say beside the field what the database would refuse: somebody else may have added it since."""
+        data = super().clean()
+        same = PayoutMinimum.objects.filter(level=self.instance.level_id, currency=data.get("currency"))
+        if self.instance.level_id and same.exclude(pk=self.instance.pk).exists():
+            self.add_error("currency", _("There is a smallest payout of this currency already."))
+        return data
+
+
+class LevelInline(StackedInline):
+    """What belongs to a level: whoever may change levels may change it."""
+
     extra = 0
-    fields = (("plan", "basis_points"), "valid_from", "valid_until")
-    verbose_name_plural = gettext_lazy("rates: of several that hold, the one that began last counts")
-
-    def formfield_for_dbfield(self, db_field: Field[Any, Any], request: HttpRequest, **options: Any) -> Any:
-        """The rate in percent."""
-        if db_field.name == "basis_points":
-            return PercentField(label=capfirst(str(db_field.verbose_name)), help_text=_("In percent, such as 12.5."))
-        return super().formfield_for_dbfield(db_field, request, **options)
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """As for the level."""
@@ -84,12 +84,42 @@ class RateInline(StackedInline):
         return bool(request.user.has_perm("resellers.change_level"))
 
 
+class RateInline(LevelInline):
+    """What the level earns, typed in percent."""
+
+    model = Rate
+    form = RateForm
+    fields = (("plan", "basis_points"), "valid_from", "valid_until")
+    verbose_name_plural = gettext_lazy("rates: of several that hold, the one that began last counts")
+
+    def formfield_for_dbfield(self, db_field: Field[Any, Any], request: HttpRequest, **options: Any) -> Any:
+        """The rate in percent."""
+        if db_field.name == "basis_points":
+            return PercentField(label=capfirst(str(db_field.verbose_name)), help_text=_("In percent, such as 12.5."))
+        return super().formfield_for_dbfield(db_field, request, **options)
+
+
+class PayoutMinimumInline(LevelInline):
+    """The least that is paid out, by currency."""
+
+    model = PayoutMinimum
+    form = PayoutMinimumForm
+    fields = (("currency", "amount"),)
+    verbose_name_plural = gettext_lazy("smallest payouts: without one of its currency, any amount is paid")
+
+    def formfield_for_dbfield(self, db_field: Field[Any, Any], request: HttpRequest, **options: Any) -> Any:
+        """The amount as people write it."""
+        if isinstance(db_field, AmountField):
+            return money_field(db_field)
+        return super().formfield_for_dbfield(db_field, request, **options)
+
+
 @admin.register(Level)
 class LevelAdmin(MoneyAdmin):
     """Levels. What was earned keeps the rates of its day; a level that somebody is at cannot be deleted."""
 
     form = LevelRowForm
-    inlines = (RateInline,)
+    inlines = (RateInline, PayoutMinimumInline)
     list_display = (
         "show_name",
         "code",
@@ -103,14 +133,14 @@ class LevelAdmin(MoneyAdmin):
     search_fields = ("code", "name", "name_zh")
     fieldsets = (
         (None, {"fields": (("name", "name_zh"), ("code", "is_default"))}),
-        (gettext_lazy("Referrals"), {"fields": (("first_order_only", "cookie_days"), ("hold_days", "minimum_payout"))}),
+        (gettext_lazy("Referrals"), {"fields": ("first_order_only", ("cookie_days", "hold_days"))}),
         (gettext_lazy("Wholesale"), {"fields": ("recall_days",)}),
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Level]:
-        """With rates, in a fixed number of queries."""
+        """With rates and smallest payouts, in a fixed number of queries."""
         queryset: QuerySet[Level] = super().get_queryset(request)
-        return queryset.prefetch_related("rates")
+        return queryset.prefetch_related("rates", "payout_minimums")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Level | None = None) -> tuple[str, ...]:
         """Wholesale prices name a level by its code: it stays as it was given."""
@@ -119,23 +149,16 @@ class LevelAdmin(MoneyAdmin):
     def save_formset(
         self, request: HttpRequest, form: ModelForm[Any], formset: BaseInlineFormSet[Any, Any, Any], change: bool
     ) -> None:
-        """Save, and write down who set which rate to what: it is money."""
+        """Save, and write down who set what: it is money."""
         super().save_formset(request, form, formset, change)
         changes = [
-            *(("added", rate) for rate in formset.new_objects),
-            *(("changed", rate) for rate, _fields in formset.changed_objects),
-            *(("deleted", rate) for rate in formset.deleted_objects),
+            *(("added", row) for row in formset.new_objects),
+            *(("changed", row) for row, _fields in formset.changed_objects),
+            *(("deleted", row) for row in formset.deleted_objects),
         ]
-        for verb, rate in changes:
-            record(
-                actor=actor(request),
-                event=f"rate.{verb}",
-                target=form.instance,
-                plan=rate.plan.code if rate.plan else "",
-                basis_points=rate.basis_points,
-                valid_from=rate.valid_from,
-                valid_until=rate.valid_until,
-            )
+        for verb, row in changes:
+            kind, said = _what_it_says(row)
+            record(actor=actor(request), event=f"{kind}.{verb}", target=form.instance, **said)
 
     @display(description=gettext_lazy("name"), ordering="name")
     def show_name(self, level: Level) -> str:
@@ -160,7 +183,19 @@ class LevelAdmin(MoneyAdmin):
         others = len(rates) - (latest is not None)
         return f"{text} (+{others})" if others else text
 
-    @display(description=gettext_lazy("smallest payout"), ordering="minimum_payout")
+    @display(description=gettext_lazy("smallest payout"))
     def show_minimum(self, level: Level) -> str:
-        """As it is typed."""
-        return money.for_people(level.minimum_payout, MAIN_CURRENCY)
+        """In each currency that has one."""
+        return level.smallest_payouts or "–"
+
+
+def _what_it_says(row: Rate | PayoutMinimum) -> tuple[str, dict[str, Any]]:
+    """For the audit trail: what kind of row it is, and what stands in it."""
+    if isinstance(row, PayoutMinimum):
+        return "payout_minimum", {"currency": row.currency, "amount": row.amount}
+    return "rate", {
+        "plan": row.plan.code if row.plan else "",
+        "basis_points": row.basis_points,
+        "valid_from": row.valid_from,
+        "valid_until": row.valid_until,
+    }

@@ -1,7 +1,18 @@
 """Resellers, their customers, commissions and settlements."""
 
 from .money import CommissionBook, CommissionLine, Settlement, Suspicion
-from .people import Attribution, LeaseContact, Level, LevelPeriod, LinkDay, Rate, Resale, Reseller, Signup
+from .people import (
+    Attribution,
+    LeaseContact,
+    Level,
+    LevelPeriod,
+    LinkDay,
+    PayoutMinimum,
+    Rate,
+    Resale,
+    Reseller,
+    Signup,
+)
 
 __all__ = [
     "Attribution",
@@ -11,6 +22,7 @@ __all__ = [
     "Level",
     "LevelPeriod",
     "LinkDay",
+    "PayoutMinimum",
     "Rate",
     "Resale",
     "Reseller",

@@ -12,7 +12,7 @@ from django.utils.translation import get_language
 from django.utils.translation import gettext_lazy as _
 
 from billing.models.catalogue import AmountField, CurrencyField
-from derp_portal.lib import clock
+from derp_portal.lib import clock, money
 from derp_portal.lib.append_only import AppendOnly
 from derp_portal.lib.secrets import SecretTextField
 from serials.models import Lease, Plan
@@ -35,9 +35,6 @@ class Level(models.Model):
     cookie_days = models.PositiveSmallIntegerField(
         _("link remembered for days"), default=30, validators=[MinValueValidator(1), MaxValueValidator(400)]
     )
-    minimum_payout = AmountField(
-        _("smallest payout"), default=10_000, help_text=_("In the smallest unit; less is carried into the next month.")
-    )
     recall_days = models.PositiveSmallIntegerField(
         _("recall within days"),
         default=14,
@@ -57,6 +54,36 @@ class Level(models.Model):
 
     def __str__(self) -> str:
         return self.name_zh if self.name_zh and (get_language() or "").startswith("zh") else self.name
+
+    @property
+    def smallest_payouts(self) -> str:
+        """In words, "" where any amount is paid: "¥100.00 · US$15.00"."""
+        least = [one for one in self.payout_minimums.all() if one.amount]
+        return " · ".join(money.for_people(one.amount, one.currency) for one in least)
+
+
+class PayoutMinimum(models.Model):
+    """The least that is paid out at a level in one currency; less is carried over. Without a row any amount is paid."""
+
+    level = models.ForeignKey(Level, on_delete=models.CASCADE, related_name="payout_minimums", verbose_name=_("level"))
+    currency = CurrencyField()
+    amount = AmountField(_("smallest payout"), help_text=_("Less is carried into the next month."))
+
+    class Meta:
+        db_table = "payout_minimums"
+        ordering = ["level", "currency"]
+        verbose_name = _("smallest payout")
+        verbose_name_plural = _("smallest payouts")
+        constraints = [
+            models.UniqueConstraint(
+                fields=["level", "currency"],
+                name="one_payout_minimum_per_level_and_currency",
+                violation_error_message=_("There is a smallest payout of this currency already."),
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.level} · {money.for_people(self.amount, self.currency)}"
 
 
 class Rate(models.Model):

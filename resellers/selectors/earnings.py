@@ -44,7 +44,7 @@ def lines_of(settlement: Settlement) -> QuerySet[CommissionLine]:
     lines = CommissionLine.objects.filter(
         reseller=settlement.reseller_id, settle_month=settlement.month, currency=settlement.currency
     )
-    return lines.exclude(kind=CommissionLine.Kind.NOTHING).select_related("order__user", "refund")
+    return lines.exclude(amount=0).select_related("order__user", "refund")
 
 
 def carried_into(settlement: Settlement) -> QuerySet[Settlement]:

@@ -7,7 +7,7 @@ from datetime import date
 
 import structlog
 from django.db import transaction
-from django.db.models import Count, Exists, Min, OuterRef, Subquery, Sum
+from django.db.models import Count, Exists, Min, OuterRef, QuerySet, Subquery, Sum
 from django.utils.translation import gettext as _
 
 from accounts.models import User
@@ -17,7 +17,7 @@ from billing.services.ledger import post, today
 from billing.services.words import amount_of
 from derp_portal.lib.clock import next_month, now
 from derp_portal.lib.errors import PortalError
-from resellers.models import CommissionLine, Reseller, Settlement
+from resellers.models import CommissionLine, PayoutMinimum, Reseller, Settlement
 
 from .commissions import locked_book
 from .people import refuse
@@ -92,15 +92,20 @@ def _shut(month: date) -> None:
 def _unsettled(month: date) -> set[int]:
     """The resellers who have lines in the month and no settlement of it: one step makes all that a reseller gets."""
     mine = {"reseller": OuterRef("pk")}
-    lines = CommissionLine.objects.filter(settle_month=month, **mine)
+    lines = _lines_of(month).filter(**mine)
     made = Settlement.objects.filter(month=month, **mine)
     return set(Reseller.objects.filter(Exists(lines), ~Exists(made)).order_by().values_list("pk", flat=True))
+
+
+def _lines_of(month: date) -> QuerySet[CommissionLine]:
+    """What a month settles. Lines of orders that earned nothing make nobody a settlement of nothing."""
+    return CommissionLine.objects.filter(settle_month=month).exclude(amount=0)
 
 
 def _sums(month: date) -> dict[int, dict[str, tuple[int, int]]]:
     """By reseller and currency: what the month's lines add up to, and how many they are. One statement."""
     sums: dict[int, dict[str, tuple[int, int]]] = {}
-    lines = CommissionLine.objects.filter(settle_month=month).order_by().values_list("reseller_id", "currency")
+    lines = _lines_of(month).order_by().values_list("reseller_id", "currency")
     for reseller_id, currency, amount, count in lines.annotate(amount=Sum("amount"), lines=Count("id")):
         sums.setdefault(reseller_id, {})[currency] = (amount, count)
     return sums
@@ -123,14 +128,21 @@ def _settle(month: date, ids: list[int], sums: dict[int, dict[str, tuple[int, in
         # What waits is carried into the last month that is run, not into an older one that is looked at again.
         carried = _to_carry(month, ids) if book.run_until == month else {}
         wanted = (found.keys() | _rejected_keys(carried)) - known
-        minimum = dict(Reseller.objects.filter(pk__in=ids).values_list("pk", "level__minimum_payout"))
+        least = _minimums(ids)
         made = [
-            _settlement(month, key, *found.get(key, (0, 0)), carried.get(key, []), minimum[key[0]])
+            _settlement(month, key, *found.get(key, (0, 0)), carried.get(key, []), least.get(key, 0))
             for key in sorted(wanted)
         ]
         Settlement.objects.bulk_create(made)
         _carry(month, [earlier.pk for key in wanted for earlier in carried.get(key, [])])
     return len(made)
+
+
+def _minimums(ids: list[int]) -> dict[tuple[int, str], int]:
+    """The least that is paid to each of the resellers, by currency; nothing where their level names no least."""
+    minimums = PayoutMinimum.objects.filter(level__resellers__in=ids)
+    found = minimums.order_by().values_list("level__resellers", "currency", "amount")
+    return {(reseller_id, currency): amount for reseller_id, currency, amount in found}
 
 
 def _to_carry(month: date, ids: list[int]) -> dict[tuple[int, str], list[Settlement]]:

@@ -47,7 +47,9 @@ def order_of(user: User, plan: Plan, kind: OrderLine.Kind = Kind.GIFT, quantity:
 
 def begin(order: Order, method: PaymentMethod | None = None) -> Payment:
     """An attempt to pay the order."""
-    return start_payment(order_id=order.pk, method=method or make_method(), actor=order.user)
+    if method is None:
+        method = make_method() if order.currency == "CNY" else make_method(order.currency, currency=order.currency)
+    return start_payment(order_id=order.pk, method=method, actor=order.user)
 
 
 def callback_about(payment: Payment, outcome: str = "paid", *, at: datetime | None = None, **said: Any) -> RawCallback:

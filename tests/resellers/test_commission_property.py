@@ -32,7 +32,7 @@ from tests.billing import bookkeeping as books
 from tests.billing.bookkeeping import Kind, Line
 from tests.billing.till import paid_order, priced_plan
 from tests.conftest import make_user
-from tests.resellers.trade import bring, customer_of, make_level, make_reseller, sale
+from tests.resellers.trade import bring, customer_of, make_level, make_reseller, sale, set_least
 
 ZONES = ("Asia/Shanghai", "Europe/Berlin", "America/New_York", "Pacific/Apia")
 BEGIN = datetime(2027, 3, 25, tzinfo=UTC)
@@ -233,14 +233,18 @@ class Naive:
     def settle(self, month: date) -> None:
         waiting = [due for due in self.dues if due.state in ("carried", "rejected") and not due.carried_to]
         waiting = [due for due in waiting if due.month < month]
-        keys = {(line[0], line[3]) for line in self.lines if line[4] == month}
+        # What earned nothing makes nobody a settlement of nothing.
+        lines = [line for line in self.lines if line[4] == month and line[2]]
+        keys = {(line[0], line[3]) for line in lines}
         keys |= {(due.reseller, due.currency) for due in waiting if due.state == "rejected"}
         keys -= {(due.reseller, due.currency) for due in self.dues if due.month == month}
         for reseller, currency in keys:
-            found = [line[2] for line in self.lines if (line[0], line[3], line[4]) == (reseller, currency, month)]
+            found = [line[2] for line in lines if (line[0], line[3]) == (reseller, currency)]
             carried = [due for due in waiting if (due.reseller, due.currency) == (reseller, currency)]
             made = Due(reseller, month, currency, sum(found), len(found), sum(due.payable for due in carried), "")
-            enough = made.payable >= max(self.minimum[self.levels[reseller][-1][1]], 1)
+            # The smallest payouts of this story are in yuan; any amount of another currency is paid.
+            least = self.minimum[self.levels[reseller][-1][1]] if currency == "CNY" else 0
+            enough = made.payable >= max(least, 1)
             made.state = "open" if enough else "carried"
             for due in carried:
                 due.carried_to = month
@@ -362,7 +366,7 @@ class Story:
         self.model.levels[event["reseller"]].append((self.moment, event["level"]))
 
     def minimum(self, event: dict[str, Any]) -> None:
-        Level.objects.filter(code=event["level"]).update(minimum_payout=event["minimum"])
+        set_least(Level.objects.get(code=event["level"]), event["minimum"])
         self.model.minimum[event["level"]] = event["minimum"]
 
     def correct(self, event: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from billing.services import refund_order
 from resellers import services
 from resellers.models import Attribution, CommissionLine, Level, LevelPeriod, Rate, Reseller, Settlement, Suspicion
 from tests.billing.till import balance, priced_plan
-from tests.resellers.trade import bring, customer_of, make_level, make_reseller, sale
+from tests.resellers.trade import bring, customer_of, make_level, make_reseller, sale, set_least
 from tests.serials.shop import START, mails
 
 pytestmark = pytest.mark.django_db
@@ -191,6 +191,42 @@ def test_too_little_is_carried_until_it_is_enough(rita: User) -> None:
             services.run_months()
     states = list(Settlement.objects.order_by("month").values_list("state", "payable"))
     assert states == [("carried", 1500), ("open", 3000)]
+
+
+def test_each_currency_has_a_smallest_payout_of_its_own(rita: User) -> None:
+    level = make_level(minimum_payout=2000)
+    set_least(level, 1600, "USD")
+    customer = customer_of(make_reseller(rita, level))
+    with time_machine.travel(START, tick=False) as clock:
+        for currency in ("CNY", "USD", "EUR"):
+            sale(customer, priced_plan(30, 10_000, currency=currency), currency=currency)
+        services.accrue()
+        clock.shift(timedelta(days=31))
+        services.run_months()
+        set_least(level, 1500, "USD")
+        sale(customer, priced_plan(30, 10_000, currency="USD"), currency="USD")
+        services.accrue()
+        clock.shift(timedelta(days=31))
+        services.run_months()
+    states = list(Settlement.objects.order_by("month", "currency").values_list("currency", "state", "payable"))
+    assert states == [
+        ("CNY", "carried", 1500),
+        ("EUR", "open", 1500),
+        ("USD", "carried", 1500),
+        ("USD", "open", 3000),
+    ]
+
+
+def test_a_month_in_which_nothing_was_earned_makes_no_settlement_and_no_mail(rita: User) -> None:
+    reseller = make_reseller(rita, make_level(rate=None))
+    with time_machine.travel(START, tick=False) as clock:
+        sale(customer_of(reseller), priced_plan(30, 10_000))
+        services.accrue()
+        clock.shift(timedelta(days=31))
+        assert services.run_months() == 0
+        assert services.send_statements() == 0
+    assert CommissionLine.objects.get().kind == "nothing"
+    assert services.check_commissions() == []
 
 
 def test_a_rejected_settlement_is_carried_into_the_next_run(reseller: Reseller, root: User) -> None:

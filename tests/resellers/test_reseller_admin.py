@@ -236,19 +236,41 @@ def level_form(**more: str) -> dict[str, str]:
         "rates-0-valid_from_0": "",
         "rates-0-valid_from_1": "",
     }
-    return {**row, **rates, "minimum_payout": "50.5", **more}
+    return {**row, **rates, **least_form(), **more}
+
+
+def least_form(**amounts: str) -> dict[str, str]:
+    """Smallest payouts that are new, by currency."""
+    form = {"payout_minimums-TOTAL_FORMS": str(len(amounts)), "payout_minimums-INITIAL_FORMS": "0"}
+    for number, (currency, amount) in enumerate(amounts.items()):
+        form |= {
+            f"payout_minimums-{number}-currency": currency,
+            f"payout_minimums-{number}-amount": amount,
+        }
+    return form
 
 
 def test_rates_are_typed_in_percent_and_amounts_as_decimals(roots: Client, db: None) -> None:
-    answer = roots.post(page("level_add"), level_form(), follow=True)
+    answer = roots.post(page("level_add"), level_form(**least_form(CNY="50.5", JPY="1000")), follow=True)
     level = Level.objects.get(code="gold")
-    assert (level.minimum_payout, level.rates.get().basis_points) == (5050, 1255), told(answer)
+    least = dict(level.payout_minimums.values_list("currency", "amount"))
+    assert (least, level.rates.get().basis_points) == ({"CNY": 5050, "JPY": 1000}, 1255), told(answer)
     shown = told(roots.get(page("level_change", level.pk)))
     assert 'value="12.55"' in shown
     assert 'value="50.50"' in shown
-    assert "12.55 %" in told(roots.get(page("level_changelist")))
+    listed = told(roots.get(page("level_changelist")))
+    assert "12.55 %" in listed
+    assert "¥50.50 · ¥1,000" in listed.replace("CN¥", "¥").replace("JP¥", "¥")
     entry = AuditEntry.objects.get(event="rate.added")
     assert (entry.target_label, entry.actor_label, entry.data["basis_points"]) == ("Gold", "root", 1255)
+
+
+def test_a_smallest_payout_that_somebody_else_has_added_meanwhile_is_refused_in_words(roots: Client, db: None) -> None:
+    level = make_level("gold", None, minimum_payout=100)
+    form = level_form(**{"rates-TOTAL_FORMS": "0"}, **least_form(CNY="60"))
+    answer = roots.post(page("level_change", level.pk), form)
+    assert "There is a smallest payout of this currency already." in told(answer)
+    assert level.payout_minimums.get().amount == 100
 
 
 @pytest.mark.parametrize("rate", ["12.555", "100.01", "-1", "a lot"])

@@ -9,21 +9,30 @@ from accounts.models import User
 from billing.models import Order, OrderLine
 from billing.services.fulfilment import deliver
 from derp_portal.lib.clock import now
-from resellers.models import Attribution, CommissionBook, Level, LevelPeriod, Rate, Reseller
+from resellers.models import Attribution, CommissionBook, Level, LevelPeriod, PayoutMinimum, Rate, Reseller
 from serials.models import Plan
 from tests.billing.till import paid_order
 from tests.conftest import make_user
 
 
 def make_level(code: str = "standard", rate: int | None = 1500, **fields: Any) -> Level:
-    """A level with one rate for every plan."""
+    """A level with one rate for every plan. `minimum_payout` is in fen."""
     CommissionBook.objects.get_or_create(pk=1)
-    values = {"name": code, "hold_days": 0, "minimum_payout": 0, **fields}
+    least = fields.pop("minimum_payout", 0)
+    values = {"name": code, "hold_days": 0, **fields}
     level = Level.objects.update_or_create(code=code, defaults=values)[0]
     level.rates.all().delete()
+    level.payout_minimums.all().delete()
+    if least:
+        set_least(level, least)
     if rate is not None:
         Rate.objects.create(level=level, basis_points=rate)
     return level
+
+
+def set_least(level: Level, amount: int, currency: str = "CNY") -> None:
+    """Less is not paid out to that level."""
+    PayoutMinimum.objects.update_or_create(level=level, currency=currency, defaults={"amount": amount})
 
 
 def make_reseller(user: User, level: Level | None = None, **fields: Any) -> Reseller:
