@@ -71,7 +71,7 @@ def create(request: HttpRequest, data: OrderIn, idempotency_key: IdempotencyKey)
     `/api/order/pay` tries again. What costs nothing is paid at once.
     """
     buyer = reader_of(request)
-    key = _the_one_key(idempotency_key, data.client_key)
+    key = the_one_key(idempotency_key, data.client_key)
     method = _method_named(data.pay_with) if data.pay_with else None
     ratelimit.hit(scope="order", key=str(buyer.pk), limit=MOST_ORDERS, window_seconds=TEN_MINUTES)
     slow_down_guessers(buyer, data.coupon)
@@ -181,7 +181,8 @@ def _method_named(code: str) -> PaymentMethod:
     return found
 
 
-def _the_one_key(in_header: str, in_body: str) -> str:
+def the_one_key(in_header: str, in_body: str) -> str:
+    """The caller's own key, which may come in a header or in the body. Raises PortalError when they differ."""
     if in_header and in_body and in_header != in_body:
         raise PortalError(
             _("Send your key once, or the same one twice: the header and client_key differ."),

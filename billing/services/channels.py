@@ -25,7 +25,7 @@ from .ledger import post
 from .orders import become_delivered, locked_order, move, new_number
 from .pricing import Item, price_list, snapshot_of
 from .receiving import book_revenue
-from .refunds import refund_order
+from .refunds import lock_redeemers, refund_order, take_back_sold
 from .watching import tell_staff, told_staff_is_over
 
 TOKEN_START = "dps_"  # noqa: S105 - tells secret scanners and people what they are looking at
@@ -169,12 +169,11 @@ def _take_from_stock(channel: SalesChannel, plan: Plan) -> SerialNumber:
     return serial
 
 
-def free_serials(channel: SalesChannel) -> QuerySet[SerialNumber]:
-    """The serials of the shop's stock that it can still hand out."""
+def free_serials(*channels: SalesChannel) -> QuerySet[SerialNumber]:
+    """The serials of these shops' stock that they can still hand out."""
     lasts = Q(expires_at=None) | Q(expires_at__gt=now() + STILL_GOOD)
-    return SerialNumber.objects.filter(
-        lasts, status=SerialNumber.Status.UNUSED, sale=None, batch__channel_stock__channel=channel
-    )
+    own = Q(batch__channel_stock__channel__in=[channel.pk for channel in channels])
+    return SerialNumber.objects.filter(lasts, own, status=SerialNumber.Status.UNUSED, sale=None)
 
 
 def _sell_outside(
@@ -242,13 +241,11 @@ def refund_outside(*, channel: SalesChannel, external_number: str, reason: str =
 def take_back_free(*, order_id: int, reason: str, actor: User | None) -> None:
     """Take back what an order delivered that had cost nothing. Twice is fine."""
     with transaction.atomic():
+        lock_redeemers(order_id)
         order = locked_order(order_id)
         if order.state != Order.State.FULFILLED:
             return
-        for sold in SoldSerial.objects.filter(line__order=order, taken_back_at=None):
-            serials.take_back(serial_id=sold.serial_id, reason=reason, actor=actor)
-            sold.taken_back_at = now()
-            sold.save(update_fields=["taken_back_at"])
+        take_back_sold(order, reason=reason, actor=actor)
         move(order, Order.State.REFUNDED, reason=reason, actor=actor, closed_at=now())
         record(actor=actor, event="order.refunded", target=order, amount=0, reason=reason)
 
@@ -279,17 +276,8 @@ def add_stock(*, channel_id: int, batch: SerialBatch, actor: User | None) -> Cha
 def stock_levels(channels: Iterable[SalesChannel] | None = None) -> list[StockLevel]:
     """What each enabled shop has left of each of its plans: three queries however many there are."""
     shops: Sequence[SalesChannel] = list(SalesChannel.objects.filter(is_enabled=True) if channels is None else channels)
-    lasts = Q(expires_at=None) | Q(expires_at__gt=now() + STILL_GOOD)
     counted = (
-        SerialNumber.objects.filter(
-            lasts,
-            status=SerialNumber.Status.UNUSED,
-            sale=None,
-            batch__channel_stock__channel__in=[shop.pk for shop in shops],
-        )
-        .order_by()
-        .values_list("batch__channel_stock__channel", "plan")
-        .annotate(left=Count("id"))
+        free_serials(*shops).order_by().values_list("batch__channel_stock__channel", "plan").annotate(left=Count("id"))
     )
     left = {(channel_id, plan_id): count for channel_id, plan_id, count in counted}
     plans = {

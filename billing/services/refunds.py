@@ -113,7 +113,7 @@ def refund_order(
         refund = _decide(order, amount, takes_back=takes_back, reason=reason, actor=actor)
         _book(refund, order, actor)
         if takes_back:
-            _take_back(order, refund, reason, actor, serial_ids)
+            take_back_sold(order, reason=f"refund {refund.number}: {reason}", actor=actor, serial_ids=serial_ids)
         order.refunded += amount
         order.save(update_fields=["refunded"])
         if is_all:
@@ -201,9 +201,8 @@ def _check_balance(order: Order, amount: int) -> None:
             )
 
 
-def _take_back(
-    order: Order, refund: Refund, reason: str, actor: User | None, serial_ids: Collection[int] | None
-) -> None:
+def take_back_sold(order: Order, *, reason: str, actor: User | None, serial_ids: Collection[int] | None = None) -> None:
+    """Take back the serials that the order delivered, or these of them. The order is locked, and who redeemed them."""
     sold = SoldSerial.objects.filter(line__order=order, taken_back_at=None).order_by("id")
     if serial_ids is not None:
         sold = sold.filter(serial__in=serial_ids)
@@ -213,7 +212,7 @@ def _take_back(
     revoked = Q(serial__status=SerialNumber.Status.REVOKED)
     SoldSerial.objects.filter(revoked, pk__in=sold.values("pk")).update(taken_back_at=now())
     for one in sold.all():
-        serials.take_back(serial_id=one.serial_id, reason=f"refund {refund.number}: {reason}"[:200], actor=actor)
+        serials.take_back(serial_id=one.serial_id, reason=reason[:200], actor=actor)
         one.taken_back_at = now()
         one.save(update_fields=["taken_back_at"])
 

@@ -13,7 +13,7 @@ from accounts import ratelimit
 from accounts.apikit import ErrorOut, Ok, PageOut, PageQuery, TokenAuth, page, reader_of
 from billing.api.amounts import CurrencyCode, Decimals, both_ways
 from billing.api.order_fields import LONGEST_KEY, OrderOut, RefundOut, is_what_was_wanted, show_order, show_refund
-from billing.api.orders import MOST_ORDERS, IdempotencyKey
+from billing.api.orders import MOST_ORDERS, IdempotencyKey, the_one_key
 from billing.models import OrderLine
 from billing.selectors import orders_of, wholesale_tiers
 from billing.services.pricing import MOST_WHOLESALE_UNITS, Item
@@ -106,10 +106,7 @@ def list_prices(request: HttpRequest, query: Query[PriceQuery]) -> dict[str, Any
 def buy(request: HttpRequest, data: BuyIn, idempotency_key: IdempotencyKey) -> dict[str, Any]:
     """Order serials wholesale, at your prices of this moment. With a key of yours it is safe to send again."""
     seller = reseller_for(reader_of(request))
-    if idempotency_key and data.client_key not in ("", idempotency_key):
-        message = _("Send your key once, or the same one twice: the header and client_key differ.")
-        raise PortalError(message, code="invalid_input", status=422)
-    key = idempotency_key or data.client_key
+    key = the_one_key(idempotency_key, data.client_key)
     ratelimit.hit(scope="order", key=str(seller.user_id), limit=MOST_ORDERS, window_seconds=TEN_MINUTES)
     plan = Plan.objects.filter(code=data.plan).first()
     if plan is None:
