@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy as _
 
 from billing.models import CURRENCIES, Order, OrderLine, PackOffer
 from billing.selectors import GIFT, WHOLESALE, Offer, Way, lookup_orders
-from billing.services.pricing import MOST_AT_ONCE, Item
+from billing.services.pricing import Item
 from derp_portal.lib.errors import PortalError
 from serials.models import Lease
 
@@ -84,7 +84,6 @@ class PlanForm(OrderForm):
     quantity = forms.IntegerField(
         label=_("How many"),
         min_value=1,
-        max_value=max(MOST_AT_ONCE.values()),
         error_messages={"required": _("Say how many."), "invalid": _("Write a whole number.")},
     )
     currency = forms.ChoiceField(label=_("Currency"))

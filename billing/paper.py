@@ -217,9 +217,9 @@ def receipt_pdf(order: Order) -> bytes:
         (describe(line), amount(line.unit_amount), amount(line.amount))
         for line in order.lines.select_related("plan", "pack")
     ]
-    sums: list[tuple[object, object]] = [(_("Before discount"), amount(order.subtotal))]
+    sums: list[tuple[object, object]] = []
     if order.discount:
-        sums.append((_("Discount"), amount(-order.discount)))
+        sums += [(_("Before discount"), amount(order.subtotal)), (_("Discount"), amount(-order.discount))]
     sums += [(_("Total"), amount(order.total)), (_("Received"), amount(order.received))]
     if order.refunded:
         sums.append((_("Given back"), amount(order.refunded)))

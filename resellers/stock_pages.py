@@ -77,6 +77,7 @@ def export(request: HttpRequest) -> StreamingHttpResponse:
     """The stock as a table for spreadsheets, narrowed as its page is."""
     reseller = reseller_for(signed_in(request))
     found = _filtered(request, reseller, services.stock_of(reseller)).qs
+    services.note_export(reseller=reseller, count=found.count(), actor=signed_in(request))
     response = StreamingHttpResponse(_csv_of(found), content_type="text/csv; charset=utf-8")
     response["Content-Disposition"] = 'attachment; filename="stock.csv"'
     return response

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Prefetch, Q, QuerySet
+from django.db.models import Exists, OuterRef, Prefetch, Q, QuerySet
 from django.http import HttpRequest, HttpResponseBase
 from django.utils.html import format_html
 from django.utils.translation import gettext as _
@@ -260,7 +260,8 @@ class OrderAdmin(OrderActions):
         queryset: QuerySet[Order] = super().get_queryset(request)
         lines = OrderLine.objects.select_related("plan", "pack")
         named = queryset.select_related("user", "channel", "reseller", "coupon")
-        return named.prefetch_related(Prefetch("lines", queryset=lines))
+        held = Transfer.objects.filter(payment__order=OuterRef("pk"), state=Transfer.State.HELD)
+        return named.prefetch_related(Prefetch("lines", queryset=lines)).annotate(has_held_money=Exists(held))
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Order], search_term: str
@@ -293,9 +294,13 @@ class OrderAdmin(OrderActions):
 
     @display(description=gettext_lazy("state"), ordering="state")
     def show_state(self, order: Order) -> str:
-        """The state, coloured, and whether it is stuck in it."""
+        """The state, coloured; and whether it is stuck in it, or money has come that a person must look at."""
         state = badge(order.get_state_display(), STATE_COLOURS[order.state])
-        return format_html("{} {}", state, badge(_("stuck"), "danger")) if order.trouble else state
+        if order.trouble:
+            return format_html("{} {}", state, badge(_("stuck"), "danger"))
+        if getattr(order, "has_held_money", False):
+            return format_html("{} {}", state, badge(_("money to look at"), "warning"))
+        return state
 
     @display(description=gettext_lazy("waits because"), empty_value="–")
     def show_trouble(self, order: Order) -> str | None:

@@ -101,6 +101,7 @@ AUDIT: dict[str, Promise] = {
     "settlement.paid": _("Settlement paid"),
     "settlement.rejected": _("Settlement rejected"),
     "settlements.run": _("Months settled"),
+    "stock.exported": _("Stock downloaded"),
     "stock.recalled": _("Stock given back"),
     "stock.sales_recorded": _("Sales recorded"),
     "system_log.exported": _("System log exported"),

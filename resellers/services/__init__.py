@@ -15,6 +15,7 @@ from .people import apply, approve, reject, set_level, suspend, update_reseller
 from .wholesale import (
     Sale,
     buy_stock,
+    note_export,
     note_lease_contacts,
     reassign_lease,
     recall,
@@ -38,6 +39,7 @@ __all__ = [
     "confirm",
     "correct_attribution",
     "count_click",
+    "note_export",
     "note_lease_contacts",
     "pay_settlement",
     "read_reference",

@@ -259,6 +259,11 @@ def _bad_csv(number: int, what: str) -> PortalError:
     return PortalError(message, code="invalid_csv", status=422, line=number)
 
 
+def note_export(*, reseller: Reseller, count: int, actor: User) -> None:
+    """Write down that so many codes of the stock were downloaded, by whom."""
+    record(actor=actor, event="stock.exported", target=reseller, count=count)
+
+
 # --- whose customers leases are ---------------------------------------------------------------------
 
 

@@ -206,7 +206,12 @@ def end_lease(*, lease_id: int, reason: Lease.EndReason, note: str = "", actor: 
             kind="lease_ended",
             dedup_key=f"lease-ended:{lease.pk}:{lease.ended_at.isoformat()}",
             user=lease.user,
-            context={"lease": lease.name, "ended_at": lease.ended_at, **seller_lines(lease)},
+            context={
+                "lease": lease.name,
+                "ended_at": lease.ended_at,
+                "was_taken_back": reason == Lease.EndReason.TAKEN_BACK,
+                **seller_lines(lease),
+            },
             button_url="/redeem/",
         )
     return lease

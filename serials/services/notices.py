@@ -1,4 +1,4 @@
-"""The two mails about a lease that staff may send again: it ends soon, it is renewed."""
+"""Mails about a lease: it ends soon and it is renewed, which staff may send again; it ends earlier than it did."""
 
 from __future__ import annotations
 
@@ -72,6 +72,17 @@ def mail_renewed(lease: Lease, *, dedup_key: str) -> Notification | None:
     """The mail that the lease is renewed; None when `dedup_key` was used before."""
     return notify(
         kind="lease_renewed",
+        dedup_key=dedup_key,
+        user=lease.user,
+        context={"lease": lease.name, "ends_at": lease.ends_at, **seller_lines(lease)},
+        button_url="/dashboard/",
+    )
+
+
+def mail_shortened(lease: Lease, *, dedup_key: str) -> Notification | None:
+    """The mail that days of the lease were taken back and it goes on until then; None when `dedup_key` was used."""
+    return notify(
+        kind="lease_shortened",
         dedup_key=dedup_key,
         user=lease.user,
         context={"lease": lease.name, "ends_at": lease.ends_at, **seller_lines(lease)},

@@ -16,6 +16,7 @@ from derp_portal.lib.clock import now
 from serials.models import Lease, LeaseTerm, SerialNumber
 
 from .leases import end_lease, locked_lease
+from .notices import mail_shortened
 from .terms import close_terms, follow, move_up, open_terms
 
 
@@ -125,7 +126,8 @@ def _take(serial: SerialNumber, actor: User | None) -> TakenBack:
     if not following and lease.ends_at <= now():
         lease.save(update_fields=["ends_at"])
         end_lease(lease_id=lease.pk, reason=Lease.EndReason.TAKEN_BACK, actor=actor)
-    elif following:
+        return TakenBack(Taken.DAYS, seconds, lease.pk)
+    if following:
         lease.save(update_fields=["ends_at"])
         move_up(lease, following, actor=actor)
     else:
@@ -133,6 +135,7 @@ def _take(serial: SerialNumber, actor: User | None) -> TakenBack:
         lease.renewed_to = lease.ends_at
         lease.save(update_fields=["ends_at", "renewed_to"])
         follow(lease, actor=actor)
+    mail_shortened(lease, dedup_key=f"taken-back:{serial.pk}")
     return TakenBack(Taken.DAYS, seconds, lease.pk)
 
 

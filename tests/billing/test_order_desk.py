@@ -109,6 +109,7 @@ def test_another_sum_is_held_for_a_decision(roots: Client, sold: Plan, alice: Us
     assert "Less came than the order costs." in told(answer)
     assert Transfer.objects.get().state == Transfer.State.HELD
     assert Order.objects.get().state == State.PENDING
+    assert "money to look at" in told(roots.get(page("order_changelist")))
 
 
 def test_the_test_gateway_and_other_currencies_are_not_offered_for_confirming(

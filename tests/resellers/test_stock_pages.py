@@ -13,7 +13,7 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from accounts.models import User
+from accounts.models import AuditEntry, User
 from billing.models import Order, Price, SoldSerial
 from billing.services import balance_of, set_wholesale_level
 from derp_portal.lib.spreadsheets import BYTE_ORDER_MARK
@@ -135,6 +135,7 @@ def test_the_export_has_what_the_list_has_and_no_formula(ritas: Client, reseller
     response = ritas.get("/reseller/stock/export.csv")
     text = b"".join(response.streaming_content).decode()  # type: ignore[attr-defined]
     assert text.startswith(BYTE_ORDER_MARK)
+    assert AuditEntry.objects.get(event="stock.exported").data == {"count": 2}
     header, *rows = list(csv.reader(io.StringIO(text.removeprefix(BYTE_ORDER_MARK))))
     assert len(header) == 12
     by_code = {row[0]: row for row in rows}

@@ -13,7 +13,7 @@ from serials.models import Lease, LeaseTerm, Plan, SerialNumber
 from serials.services import Taken, activate, start_next_term, take_back, unserved_of
 from serials.services.activation import How
 from serials.services.numbers import SerialRefused
-from tests.serials.shop import assert_in_step, make_plan, new_code_of
+from tests.serials.shop import assert_in_step, mails, make_plan, new_code_of
 
 pytestmark = pytest.mark.django_db
 
@@ -52,6 +52,8 @@ def test_the_only_term_ends_with_the_lease(alice: User, plan: Plan, clock: time_
     lease = Lease.objects.get()
     assert (lease.is_active, lease.end_reason) == (False, Lease.EndReason.TAKEN_BACK)
     assert_in_step(alice)
+    assert "It ended early because the serial number that it ran on was taken back" in mails("lease_ended")[0].body_text
+    assert not mails("lease_shortened")
 
 
 def test_later_terms_move_up_whole(alice: User, plan: Plan, clock: time_machine.Traveller) -> None:
@@ -94,6 +96,10 @@ def test_the_last_of_the_queue_only_shortens_the_lease(alice: User, plan: Plan, 
     assert lease.renewed_to == lease.ends_at
     alice.refresh_from_db()
     assert alice.rental_expiry == lease.ends_at
+    assert taken(second) == (Taken.SERVED, 0)
+    told = mails("lease_shortened")
+    assert len(told) == 1
+    assert f"now runs until {lease.ends_at.astimezone(alice.zone):%Y-%m-%d %H:%M}" in told[0].body_text
 
 
 def test_days_that_were_moved_up_are_found_again(alice: User, plan: Plan, clock: time_machine.Traveller) -> None:
