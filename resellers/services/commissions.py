@@ -25,7 +25,7 @@ from derp_portal.lib.clock import local_day, next_month, now
 from resellers.models import Attribution, CommissionBook, CommissionLine, LevelPeriod, Rate, Reseller, Suspicion
 
 from .links import read_signup
-from .people import refuse
+from .people import refuse, was_active
 
 log = structlog.get_logger(__name__)
 
@@ -114,8 +114,7 @@ def _decide(book: CommissionBook, order: Order, reseller: Reseller) -> Commissio
     level = level_at(reseller, order.paid_at)
     earned = earned_by(order, level.level_id if level else reseller.level_id)
     why = ""
-    had_left = reseller.decided_at is None or reseller.decided_at <= order.paid_at
-    if not reseller.is_active and had_left:
+    if not was_active(reseller, order.paid_at):
         why = "inactive"
     elif (level.level if level else reseller.level).first_order_only and not _is_first(order):
         why = "not_first"

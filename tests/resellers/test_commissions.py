@@ -285,6 +285,25 @@ def test_what_was_paid_before_a_suspension_earns_and_what_comes_after_does_not(r
     assert CommissionLine.objects.get(amount=0).why == "inactive"
 
 
+def test_what_was_paid_during_a_suspension_earns_nothing_also_when_it_is_looked_at_after_the_end_of_it(
+    reseller: Reseller, root: User
+) -> None:
+    with time_machine.travel(START, tick=False) as clock:
+        customer, plan = customer_of(reseller), priced_plan(30, 10_000)
+        sale(customer, plan)
+        clock.shift(timedelta(hours=1))
+        services.suspend(reseller_id=reseller.pk, reason="fraud", actor=root)
+        clock.shift(timedelta(hours=1))
+        sale(customer, plan)
+        clock.shift(timedelta(hours=1))
+        services.approve(reseller_id=reseller.pk, actor=root)
+        clock.shift(timedelta(hours=1))
+        sale(customer, plan)
+        services.accrue()
+    lines = CommissionLine.objects.order_by("id").values_list("amount", "why")
+    assert list(lines) == [(1500, ""), (0, "inactive"), (1500, "")]
+
+
 def test_an_administrator_is_not_made_a_reseller(root: User) -> None:
     from derp_portal.lib.errors import PortalError
 
