@@ -6,14 +6,16 @@ gets another line, and what comes late is settled with the next.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import structlog
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F, Q, Sum
+from django.db.models import F, Q, QuerySet, Sum
 
 from accounts.models import AuditEntry, User
 from accounts.services import record
@@ -52,21 +54,23 @@ def locked_book() -> CommissionBook:
 
 def accrue() -> int:
     """Look at the orders that were paid and the refunds that were made since the last look. Returns how many."""
-    count = 0
-    for order_id in list(Order.objects.filter(is_news=True).order_by("id").values_list("id", flat=True)[:BATCH]):
-        count += _each(look_at_order, order_id)
-    for refund_id in list(Refund.objects.filter(is_news=True).order_by("id").values_list("id", flat=True)[:BATCH]):
-        count += _each(look_at_refund, refund_id)
+    return _look_at_all(Order.objects.filter(is_news=True), look_at_order) + _look_at_all(
+        Refund.objects.filter(is_news=True), look_at_refund
+    )
+
+
+def _look_at_all(news: QuerySet[Any], look: Callable[[int], object]) -> int:
+    """Each row of the news once, batch by batch: one that fails stays news, and is in nobody's way until next time."""
+    count = last = 0
+    while batch := list(news.filter(pk__gt=last).order_by("pk").values_list("pk", flat=True)[:BATCH]):
+        for row_id in batch:
+            try:
+                look(row_id)
+                count += 1
+            except Exception as error:
+                log.error("commission_not_decided", row=row_id, exc_info=error)
+        last = batch[-1]
     return count
-
-
-def _each(look: object, row_id: int) -> int:
-    try:
-        look(row_id)  # type: ignore[operator]
-    except Exception as error:
-        log.error("commission_not_decided", row=row_id, exc_info=error)
-        return 0
-    return 1
 
 
 def look_at_order(order_id: int) -> CommissionLine | None:
