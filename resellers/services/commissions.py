@@ -17,24 +17,22 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import F, Q, QuerySet, Sum
 
-from accounts.models import AuditEntry, User
+from accounts.models import User
 from accounts.services import record
 from billing.models import Account, Order, OrderLine, Refund
 from billing.services.ledger import allocate, post, today
-from billing.services.pricing import person_of
 from derp_portal.lib import money
 from derp_portal.lib.clock import local_day, next_month, now
 from resellers.models import Attribution, CommissionBook, CommissionLine, LevelPeriod, Rate, Reseller, Suspicion
 
 from .links import read_signup
 from .people import refuse, was_active
+from .suspecting import signals_of
 
 log = structlog.get_logger(__name__)
 
 BATCH = 500
 NOT_COMMISSIONED = (OrderLine.Kind.WHOLESALE, OrderLine.Kind.TOP_UP)
-SAME_HOUSE = timedelta(days=90)
-"""For so long back the addresses of two accounts are compared."""
 Kind = CommissionLine.Kind
 
 
@@ -87,7 +85,7 @@ def look_at_order(order_id: int) -> CommissionLine | None:
         reseller = reseller_of(order)
         if reseller is None:
             return None
-        if signals := _signals(order, reseller):
+        if signals := signals_of(order, reseller):
             Suspicion.objects.create(order=order, reseller=reseller, signals=signals)
             record(actor=None, event="commission.suspected", target=order, reseller=reseller.code, signals=signals)
             return None
@@ -249,34 +247,7 @@ def _month_for(book: CommissionBook, due_on: date) -> date:
     return max(month, next_month(book.run_until)) if book.run_until else month
 
 
-# --- what a person must look at ---------------------------------------------------------------------
-
-
-def _signals(order: Order, reseller: Reseller) -> list[str]:
-    """Why the order may be the reseller's own; [] if nothing speaks for it."""
-    buyer = order.user
-    assert buyer is not None
-    found = []
-    if person_of(buyer) == person_of(reseller.user):
-        found.append("same_person")
-    if _addresses(buyer) & _addresses(reseller.user):
-        found.append("same_address")
-    if Attribution.objects.filter(user=reseller.user, reseller__user=buyer, until=None).exists():
-        found.append("circle")
-    return found
-
-
-def _addresses(user: User) -> set[str]:
-    """From where somebody has signed up, logged in or ordered lately."""
-    seen = AuditEntry.objects.filter(
-        actor=user,
-        target_type="accounts.user",
-        target_id=str(user.pk),
-        event__in=["user.registered", "user.logged_in"],
-        created_at__gte=now() - SAME_HOUSE,
-        ip__isnull=False,
-    )
-    return set(seen.values_list("ip", flat=True))
+# --- what a person decides ---------------------------------------------------------------------------
 
 
 def clear(*, suspicion_id: int, reason: str, actor: User) -> CommissionLine | None:
