@@ -16,6 +16,7 @@ from django.utils import translation
 from django.utils.translation import gettext as _
 
 from accounts import mails, services
+from accounts.device_cookie import browser_of
 from accounts.models import LANGUAGES, User
 from accounts.selectors import user_by_address
 
@@ -63,6 +64,7 @@ class AccountAdapter(DefaultAccountAdapter):
             super().save_user(request, user, form, commit=commit)
             if commit:
                 services.signed_up(user=user)
+                services.note_browser(user=user, name=browser_of(request))
         return user
 
     def get_client_ip(self, request: HttpRequest) -> str:

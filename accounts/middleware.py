@@ -1,4 +1,4 @@
-"""Pages in the reader's own language and time zone."""
+"""Pages in the reader's own language and time zone, and the cookie that tells browsers apart."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils import timezone, translation
 
 from accounts import services
+from accounts.device_cookie import keep
 from accounts.models import User
 
 GetResponse = Callable[[HttpRequest], HttpResponse]
@@ -36,6 +37,17 @@ def own_language_and_zone(get_response: GetResponse) -> GetResponse:
         chosen = response.cookies.get(settings.LANGUAGE_COOKIE_NAME)
         if chosen is not None and chosen.value != user.language:
             services.update_profile(user_id=user.pk, actor=user, language=chosen.value)
+        return response
+
+    return middleware
+
+
+def device_cookie(get_response: GetResponse) -> GetResponse:
+    """Give a browser its name once somebody signs up or logs in by it. Who only looks around gets none."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        response = get_response(request)
+        keep(request, response)
         return response
 
     return middleware

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from allauth.account.internal.userkit import filter_users_by_email
 from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 
-from accounts.models import ApiToken, Notification, User
+from accounts.models import ApiToken, Browser, Notification, User
 from derp_portal.lib.errors import PortalError
 
 
@@ -21,6 +23,12 @@ def user_by_id(user_id: int) -> User:
     if user is None:
         raise PortalError(_("There is no such user."), code="not_found", status=404)
     return user
+
+
+def share_a_browser(a: User, b: User, since: datetime) -> bool:
+    """Whether both have signed up or logged in by one and the same browser since then. One query."""
+    seen = Browser.objects.filter(last_seen_at__gte=since).order_by()
+    return seen.filter(user=a, digest__in=seen.filter(user=b).values("digest")).exists()
 
 
 def tokens_of(user: User) -> QuerySet[ApiToken]:

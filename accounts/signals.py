@@ -8,15 +8,19 @@ from allauth.account import signals
 from allauth.account.models import EmailAddress
 from django.contrib.auth.signals import user_logged_in
 from django.dispatch import receiver
+from django.http import HttpRequest
 
+from accounts.device_cookie import browser_of
 from accounts.models import User
-from accounts.services import record
+from accounts.services import note_browser, record
 
 
 @receiver(user_logged_in)
-def note_login(user: User, **_kwargs: Any) -> None:
+def note_login(user: User, request: HttpRequest | None = None, **_kwargs: Any) -> None:
     """Somebody logged in by a browser."""
     record(actor=user, event="user.logged_in", target=user)
+    if request is not None:
+        note_browser(user=user, name=browser_of(request))
 
 
 @receiver(signals.email_confirmed)

@@ -15,6 +15,7 @@ def deliver_notification(notification_id: int) -> None:
 
 @shared_task
 def deliver_due() -> None:
-    """The sweep: send what is due, whether or not anybody was told; and forget failures of long ago."""
+    """The sweep: send what is due, whether or not anybody was told; and forget browsers and failures of long ago."""
     services.deliver_due()
+    services.forget_browsers()
     services.forget_failures()

@@ -15,12 +15,12 @@ from billing.gateways.base import CallbackRefused
 from billing.models import SandboxCharge
 from derp_portal.lib.errors import PortalError
 
-DEEDS: dict[str, Callable[[SandboxCharge], object]] = {
-    "pay": lambda charge: sandbox.pay(charge_id=charge.pk),
-    "quietly": lambda charge: sandbox.pay(charge_id=charge.pk, tells=False),
-    "less": lambda charge: sandbox.pay(charge_id=charge.pk, amount=max(charge.amount // 2, 1)),
-    "more": lambda charge: sandbox.pay(charge_id=charge.pk, amount=charge.amount + 100),
-    "give_up": lambda charge: sandbox.decline(charge_id=charge.pk),
+DEEDS: dict[str, Callable[[SandboxCharge, str], object]] = {
+    "pay": lambda charge, payer: sandbox.pay(charge_id=charge.pk, payer=payer),
+    "quietly": lambda charge, payer: sandbox.pay(charge_id=charge.pk, payer=payer, tells=False),
+    "less": lambda charge, payer: sandbox.pay(charge_id=charge.pk, payer=payer, amount=max(charge.amount // 2, 1)),
+    "more": lambda charge, payer: sandbox.pay(charge_id=charge.pk, payer=payer, amount=charge.amount + 100),
+    "give_up": lambda charge, _payer: sandbox.decline(charge_id=charge.pk),
 }
 """What the payer may do, by the name of the button."""
 
@@ -38,7 +38,10 @@ def sandbox_cashier(request: HttpRequest) -> HttpResponse:
         ) from refusal
     deed = DEEDS.get(request.POST.get("deed", "")) if request.method == "POST" else None
     if deed:
-        deed(charge)
+        deed(charge, request.POST.get("payer", "").strip())
         # Our own page, under whatever address it is being read.
         return redirect(path_of(charge.return_url))
-    return render(request, "billing/cashier.html", {"charge": charge, "back_url": path_of(charge.return_url)})
+    # As with the real ones, everybody has an account of their own there until they say otherwise.
+    payer = f"account of {request.user.get_username()}" if request.user.is_authenticated else ""
+    context = {"charge": charge, "payer": payer, "back_url": path_of(charge.return_url)}
+    return render(request, "billing/cashier.html", context)

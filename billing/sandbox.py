@@ -57,8 +57,10 @@ def charge_of(query: dict[str, str]) -> SandboxCharge:
     raise CallbackRefused("bad_signature")
 
 
-def pay(*, charge_id: int, amount: int | None = None, tells: bool = True) -> SandboxCharge:
+def pay(*, charge_id: int, amount: int | None = None, tells: bool = True, payer: str = "") -> SandboxCharge:
     """The payer pays (so much, else all of it), and callbacks are owed: late, twice, the first perhaps overtaken.
+
+    `payer` is the account that the gateway says it was.
 
     `tells` False keeps quiet, as gateways sometimes do: the portal must ask. Paying twice pays once.
     """
@@ -69,7 +71,8 @@ def pay(*, charge_id: int, amount: int | None = None, tells: bool = True) -> San
         charge.state, charge.paid_at = State.PAID, now()
         charge.paid_amount = charge.amount if amount is None else amount
         charge.transaction_id = f"sandbox{secrets.token_hex(8)}"
-        charge.save(update_fields=["state", "paid_at", "paid_amount", "transaction_id"])
+        charge.payer = payer[:64]
+        charge.save(update_fields=["state", "paid_at", "paid_amount", "transaction_id", "payer"])
         if tells:
             _owe(charge, _said(charge), after=random.uniform(0.2, 2.0))
             _owe(charge, _said(charge), after=random.uniform(3.0, 8.0))
@@ -163,4 +166,5 @@ def _said(charge: SandboxCharge) -> dict[str, Any]:
         "amount": charge.paid_amount,
         "currency": charge.currency,
         "paid_at": charge.paid_at.isoformat(),
+        "payer": charge.payer,
     }

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from .browsers import Browser
 from .messages import Notification
 from .people import LANGUAGES, User, UserManager
 from .tokens import ApiToken
 from .trail import AuditEntry, TaskFailure
 
-__all__ = ["LANGUAGES", "ApiToken", "AuditEntry", "Notification", "TaskFailure", "User", "UserManager"]
+__all__ = ["LANGUAGES", "ApiToken", "AuditEntry", "Browser", "Notification", "TaskFailure", "User", "UserManager"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from accounts.services.audit import record
+from accounts.services.browsers import forget_browsers, note_browser
 from accounts.services.failures import forget_failures, note_failure
 from accounts.services.outbox import deliver, deliver_due, language_of, notify, queue_mail, resend, send_message
 from accounts.services.people import (
@@ -25,10 +26,12 @@ __all__ = [
     "deliver",
     "deliver_due",
     "end_sessions",
+    "forget_browsers",
     "forget_failures",
     "issue_token",
     "language_of",
     "log_in",
+    "note_browser",
     "note_failure",
     "notify",
     "queue_mail",

@@ -60,6 +60,17 @@ class ConfirmForm(QuestionForm):
         widget=evidence_area(),
     )
 
+    payer = forms.CharField(
+        label=gettext_lazy("Account that paid"),
+        max_length=200,
+        required=False,
+        help_text=gettext_lazy(
+            "Its number, if you see it whole; a name is too little. Only a digest is kept, to know it again when"
+            " another customer pays from it."
+        ),
+        widget=UnfoldAdminTextInputWidget(attrs={"autocomplete": "off", "spellcheck": "false"}),
+    )
+
     def __init__(self, data: Any, *, order: Order) -> None:
         begun = order.payments.filter(state=Payment.State.OPEN, method__kind__in=BY_HAND).first()
         initial = {"amount": order.total, "method": begun.method_id if begun else None}

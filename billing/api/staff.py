@@ -42,6 +42,9 @@ class ConfirmIn(OrderRef):
     transaction_id: str = Field(min_length=1, max_length=128, description="The transfer's own number: it counts once.")
     amount: WrittenAmount = Field(description="What came in, in the order's currency.")
     evidence: str = Field(min_length=1, max_length=2000, description="What you have seen of it.")
+    payer: str = Field(
+        "", max_length=200, description="Number of the account that paid, if you see it whole; kept as a digest alone."
+    )
 
 
 class ConfirmAnswer(Ok):
@@ -136,6 +139,7 @@ def confirm(request: HttpRequest, data: ConfirmIn) -> dict[str, Any]:
         transaction_id=data.transaction_id,
         amount=in_minor_units(data.amount, target.currency, least=1),
         evidence=data.evidence,
+        payer=data.payer,
         actor=reader_of(request),
     )
     return {"success": True, "verdict": taken.verdict, "problem": taken.problem, "order": _show(request, target.pk)}

@@ -45,6 +45,10 @@ _NO_SUCH_TRADE = "ACQ.TRADE_NOT_EXIST"
 _COME_BACK = ("20000", "40005")
 """Service not available; called too often."""
 _NOT_IN_SUBJECTS = str.maketrans(dict.fromkeys("/=&{}<>\\\r\n\t", " "))
+_PAYER = ("buyer_id", "buyer_user_id", "buyer_open_id")
+"""The account's number (a notice and an answer call it differently), or what newer applications are told in its place:
+a name of the account that is this application's own. `buyer_logon_id` is masked and may change hands.
+"""
 _OUTCOMES = {
     "WAIT_BUYER_PAY": Outcome.PENDING,
     "TRADE_SUCCESS": Outcome.PAID,
@@ -160,6 +164,7 @@ class AlipayGateway:
     is_automatic: ClassVar[bool] = True
     can_refund: ClassVar[bool] = True
     knows_refunds: ClassVar[bool] = True
+    names_payer_late: ClassVar[bool] = False
 
     def __init__(self, settings: Mapping[str, str]) -> None:
         given = wire.settings_of(self.fields, settings)
@@ -350,6 +355,7 @@ def _notice(said: Mapping[str, Any], *, paid_at: object) -> Notice:
         amount=to_minor(str(said.get("total_amount")), CURRENCY),
         currency=CURRENCY,
         paid_at=_moment(paid_at),
+        payer=wire.payer_in(said, *_PAYER),
     )
 
 

@@ -118,6 +118,10 @@ class Notice:
     fee: int | None = None
     """What the gateway keeps, in minor units of the same currency; None where it does not say."""
     paid_at: datetime | None = None
+    payer: str = field(default="", repr=False)
+    """Which account paid, by the gateway's own lasting name of it (no mail address, no name of a person); "" where it
+    does not say. Kept nowhere as it is, and in no log: see `billing.services.payers`.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +187,8 @@ class Gateway(Protocol):
     """Whether money can be given back through it; else a person does, and says so."""
     knows_refunds: ClassVar[bool]
     """Whether it knows a refund by our number, so that asking for it again gives back once."""
+    names_payer_late: ClassVar[bool]
+    """Whether only its answer to a question says which account paid, never its callback."""
 
     def __init__(self, settings: Mapping[str, str]) -> None: ...
 

@@ -31,7 +31,7 @@ from billing.gateways.base import (
     SettingField,
     Unavailable,
 )
-from billing.gateways.wire import clip, endpoint, reference_in, settings_of
+from billing.gateways.wire import clip, endpoint, payer_in, reference_in, settings_of
 from derp_portal.lib import money
 
 SECONDS = 15
@@ -94,6 +94,7 @@ class EpayGateway:
     is_automatic: ClassVar[bool] = True
     can_refund: ClassVar[bool] = True
     knows_refunds: ClassVar[bool] = False
+    names_payer_late: ClassVar[bool] = False
 
     def __init__(self, settings: Mapping[str, str]) -> None:
         given = settings_of(self.fields, settings)
@@ -160,7 +161,7 @@ class EpayGateway:
             raise CallbackRefused("malformed", "money", reference=reference) from None
         if given["trade_status"] != "TRADE_SUCCESS":
             return Notice(reference, Outcome.PENDING)
-        return Notice(reference, Outcome.PAID, given["trade_no"], amount, _CNY)
+        return Notice(reference, Outcome.PAID, given["trade_no"], amount, _CNY, payer=payer_in(given, "buyer"))
 
     def answer(self, *, is_taken: bool) -> CallbackAnswer:
         """EPay looks for the word in the text."""
@@ -182,7 +183,7 @@ class EpayGateway:
             raise Rejected("bad_answer", "money") from None
         if not _TRADE.fullmatch(trade):
             raise Rejected("bad_answer", "trade_no")
-        return Notice(reference, Outcome.PAID, trade, amount, _CNY)
+        return Notice(reference, Outcome.PAID, trade, amount, _CNY, payer=payer_in(order, "buyer"))
 
     def close(self, reference: str, *, gateway_id: str = "") -> bool:
         """Nothing to do: the protocol has no word for it, and the link stays good."""

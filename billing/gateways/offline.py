@@ -57,6 +57,7 @@ class OfflineGateway:
     is_automatic: ClassVar[bool] = False
     can_refund: ClassVar[bool] = False
     knows_refunds: ClassVar[bool] = True
+    names_payer_late: ClassVar[bool] = False
 
     def __init__(self, settings: Mapping[str, str]) -> None:
         given = settings_of(self.fields, settings)

@@ -51,6 +51,7 @@ class SandboxGateway:
     is_automatic: ClassVar[bool] = True
     can_refund: ClassVar[bool] = True
     knows_refunds: ClassVar[bool] = True
+    names_payer_late: ClassVar[bool] = False
 
     def __init__(self, settings: Mapping[str, str]) -> None:
         self._key = settings.get("key", "")
@@ -154,6 +155,7 @@ def _notice(said: Mapping[str, Any]) -> Notice:
             currency=str(said["currency"]),
             fee=None,
             paid_at=datetime.fromisoformat(str(said["paid_at"])),
+            payer=str(said.get("payer", "")),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CallbackRefused("malformed") from error

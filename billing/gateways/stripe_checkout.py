@@ -30,7 +30,7 @@ from billing.gateways.base import (
     SettingField,
     Unavailable,
 )
-from billing.gateways.wire import endpoint, is_near, json_object, reference_in, settings_of
+from billing.gateways.wire import endpoint, is_near, json_object, payer_in, reference_in, settings_of
 from derp_portal.lib import clock, money
 
 # Else the SDK tells Stripe about this machine, and writes a file into the home of whoever runs the portal to do so.
@@ -100,6 +100,7 @@ class StripeGateway:
     is_automatic: ClassVar[bool] = True
     can_refund: ClassVar[bool] = True
     knows_refunds: ClassVar[bool] = True
+    names_payer_late: ClassVar[bool] = True
 
     def __init__(self, settings: Mapping[str, str]) -> None:
         given = settings_of(self.fields, settings)
@@ -411,7 +412,16 @@ def _paid(
     if amount <= 0:
         raise ValueError("amount")
     fee = _fee(charge or {}, currency)
-    return Notice(reference, Outcome.PAID, intent, amount, currency.upper(), fee, paid_at)
+    return Notice(reference, Outcome.PAID, intent, amount, currency.upper(), fee, paid_at, payer=_payer(charge or {}))
+
+
+def _payer(charge: Mapping[str, Any]) -> str:
+    """The fingerprint of the card, or of whatever account it was: Stripe's own name of it, the same for each payment.
+
+    Whose mail address the payer typed says nothing about that.
+    """
+    details = _dict(charge, "payment_method_details")
+    return payer_in(_dict(details, str(details.get("type"))), "fingerprint")
 
 
 def _fee(charge: Mapping[str, Any], currency: str) -> int | None:

@@ -168,6 +168,7 @@ class WechatGateway:
     is_automatic: ClassVar[bool] = True
     can_refund: ClassVar[bool] = True
     knows_refunds: ClassVar[bool] = True
+    names_payer_late: ClassVar[bool] = False
 
     def __init__(self, settings: Mapping[str, str]) -> None:
         given = wire.settings_of(self.fields, settings)
@@ -380,6 +381,7 @@ def _notice(said: Mapping[str, Any]) -> Notice:
     transaction_id, money = said.get("transaction_id"), said.get("amount")
     if not isinstance(transaction_id, str) or not transaction_id:
         raise ValueError("transaction_id")
+    payer = said.get("payer")
     # `total` is the price; `payer_total` is less where WeChat pays a coupon's part of it.
     amount = money.get("total") if isinstance(money, dict) else None
     currency = money.get("currency", CURRENCY) if isinstance(money, dict) else None
@@ -392,6 +394,7 @@ def _notice(said: Mapping[str, Any]) -> Notice:
         amount=amount,
         currency=currency,
         paid_at=_moment(said.get("success_time")),
+        payer=wire.payer_in(payer if isinstance(payer, dict) else {}, "openid"),
     )
 
 

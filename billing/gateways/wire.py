@@ -32,6 +32,7 @@ CHINA = timezone(timedelta(hours=8), "CST")
 """Fixed: it has had no summer time since 1991, and a small machine may lack the zone's file."""
 
 SHORTEST_KEY = 2048
+LONGEST_PAYER = 200
 
 _PEM = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----END \1-----", re.DOTALL)
 _REFERENCE = re.compile(rf"[A-Z0-9]{{1,{REFERENCE_LENGTH}}}")
@@ -152,6 +153,15 @@ def json_object(text: str | bytes) -> dict[str, Any] | None:
 def reference_in(value: object) -> str:
     """The value, if it can be a reference of ours; else ""."""
     return value if isinstance(value, str) and _REFERENCE.fullmatch(value) else ""
+
+
+def payer_in(said: Mapping[str, Any], *names: str) -> str:
+    """The first of these that names an account, as texts or numbers do; else ""."""
+    for name in names:
+        value = said.get(name)
+        if isinstance(value, str | int) and not isinstance(value, bool) and str(value).strip():
+            return str(value).strip()[:LONGEST_PAYER]
+    return ""
 
 
 def is_near(signed_at: datetime, received_at: datetime) -> bool:

@@ -183,6 +183,7 @@ class Transfer(models.Model):
         verbose_name=_("confirmed by"),
     )
     paid_at = models.DateTimeField(_("paid at"))
+    payer_digest = models.CharField(max_length=64, blank=True, editable=False)
     created_at = models.DateTimeField(_("received"), default=clock.now)
 
     class Meta:
@@ -194,7 +195,10 @@ class Transfer(models.Model):
             models.UniqueConstraint(fields=["method", "transaction_id"], name="one_transfer_per_transaction"),
             models.CheckConstraint(condition=Q(amount__gt=0), name="transfer_is_of_something"),
         ]
-        indexes = [models.Index(fields=["-id"], condition=Q(state="held"), name="transfers_held")]
+        indexes = [
+            models.Index(fields=["-id"], condition=Q(state="held"), name="transfers_held"),
+            models.Index(fields=["payer_digest"], condition=~Q(payer_digest=""), name="transfers_by_payer"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.transaction_id}: {money.to_text(self.amount, self.currency)} {self.currency}"
@@ -279,6 +283,7 @@ class SandboxCharge(models.Model):
     transaction_id = models.CharField(max_length=64, blank=True)
     paid_amount = AmountField(default=0)
     paid_at = models.DateTimeField(null=True, blank=True)
+    payer = models.CharField(max_length=64, blank=True)
     refunded = models.JSONField(default=dict)
     created_at = models.DateTimeField(default=clock.now)
 

@@ -159,6 +159,14 @@ def ask_gateways() -> int:
     return asked
 
 
+def ask_who_paid(payment: Payment) -> None:
+    """Have the gateway asked soon which account a payment came from, if nobody knows. Nothing hangs on the answer."""
+    from billing.tasks import ask_about  # Tasks call this module; only this wake-up calls back.
+
+    if Transfer.objects.filter(payment=payment, payer_digest="").exists():
+        transaction.on_commit(lambda: ask_about.delay(payment.pk), robust=True)
+
+
 def _asked(payment_id: int) -> bool:
     try:
         ask_about(payment_id)

@@ -23,6 +23,7 @@ from derp_portal.lib.errors import PortalError
 from .ledger import allocate, post
 from .methods import SANDBOX_KIND
 from .orders import become_paid, locked_order, may_revive, new_number, revive
+from .payers import payer_digest
 from .watching import tell_staff, told_staff_is_over
 from .words import amount_of, method_words
 
@@ -60,6 +61,7 @@ def take_notice(*, method: PaymentMethod, notice: Notice, source: Transfer.Sourc
         currency=notice.currency,
         fee=notice.fee,
         paid_at=notice.paid_at,
+        payer=notice.payer,
         source=source,
         actor=None,
     )
@@ -73,6 +75,7 @@ def receive_money(
     currency: str,
     fee: int | None = None,
     paid_at: datetime | None = None,
+    payer: str = "",
     source: Transfer.Source,
     evidence: str = "",
     actor: User | None,
@@ -80,7 +83,7 @@ def receive_money(
     """Book money that came in, once for each transaction. If it is just what the order costs, the order is paid.
 
     What does not fit (too little, too much, for an order that was paid or given up) is kept as the customer's money
-    until a person decides.
+    until a person decides. Which account paid is kept as a digest alone, also when it is heard of later.
     """
     transaction_id = transaction_id[:LONGEST_TRANSACTION]
     if amount <= 0:
@@ -90,7 +93,10 @@ def receive_money(
         order = locked_order(order_id)
         payment = Payment.objects.select_related("method").get(pk=payment_id)
         known = Transfer.objects.filter(method=payment.method_id, transaction_id=transaction_id).first()
+        digest = payer_digest(payment.method.kind, payer)
         if known:
+            if digest and known.payment_id == payment.pk:
+                Transfer.objects.filter(pk=known.pk, payer_digest="").update(payer_digest=digest)
             return Taken("repeated", payment, "" if known.payment_id == payment.pk else "other_payment")
         problem = _problem(order, payment, amount, currency)
         kept = _fee(payment.method, amount) if fee is None else min(fee, amount)
@@ -109,6 +115,7 @@ def receive_money(
                     evidence=evidence,
                     actor=actor,
                     paid_at=paid_at or now(),
+                    payer_digest=digest,
                 )
         except IntegrityError:
             if not Transfer.objects.filter(method=payment.method_id, transaction_id=transaction_id).exists():
@@ -251,9 +258,16 @@ def close_payment(payment: Payment, problem: str) -> None:
 
 
 def confirm_by_hand(
-    *, order_id: int, method: PaymentMethod, transaction_id: str, amount: int, evidence: str, actor: User
+    *,
+    order_id: int,
+    method: PaymentMethod,
+    transaction_id: str,
+    amount: int,
+    evidence: str,
+    payer: str = "",
+    actor: User,
 ) -> Taken:
-    """Staff have seen the money: a transfer with this reference and amount, and what shows it.
+    """Staff have seen the money: a transfer with this reference and amount, what shows it, and perhaps whose account.
 
     The same transaction counts once. Raises PortalError `evidence_needed`, `transfer_known` for one of another order,
     `not_this_way` for an outside shop's order, another currency and the test gateway.
@@ -280,6 +294,7 @@ def confirm_by_hand(
             transaction_id=transaction_id.strip(),
             amount=amount,
             currency=order.currency,
+            payer=payer,
             source=Transfer.Source.STAFF,
             evidence=evidence.strip(),
             actor=actor,

@@ -14,6 +14,8 @@ from resellers.words import HIDDEN
 SIGNALS: dict[str, Promise] = {
     "same_person": gettext_lazy("The e-mail addresses of customer and reseller are one person's."),
     "same_address": gettext_lazy("Customer and reseller came from the same IP address."),
+    "same_payer": gettext_lazy("Customer and reseller have paid from the same account."),
+    "same_device": gettext_lazy("Customer and reseller have signed up or logged in by the same browser."),
     "circle": gettext_lazy("The reseller is the customer's own customer: they refer each other."),
 }
 WHY: dict[str, Promise] = {

@@ -196,7 +196,7 @@ class SuspicionOut(Schema):
     order: str
     user_id: int | None
     reseller: str = Field(description="Link code.")
-    signals: list[str] = Field(description="`same_person`, `same_address`, `circle`.")
+    signals: list[str] = Field(description="`same_person`, `same_address`, `same_payer`, `same_device`, `circle`.")
     state: Suspicion.State
     reason: str
     created_at: datetime

@@ -6,33 +6,33 @@ gets another line, and what comes late is settled with the next.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import structlog
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F, Q, Sum
+from django.db.models import F, Q, QuerySet, Sum
 
-from accounts.models import AuditEntry, User
+from accounts.models import User
 from accounts.services import record
 from billing.models import Account, Order, OrderLine, Refund
 from billing.services.ledger import allocate, post, today
-from billing.services.pricing import person_of
 from derp_portal.lib import money
 from derp_portal.lib.clock import local_day, next_month, now
 from resellers.models import Attribution, CommissionBook, CommissionLine, LevelPeriod, Rate, Reseller, Suspicion
 
 from .links import read_signup
-from .people import refuse
+from .people import refuse, was_active
+from .suspecting import signals_of
 
 log = structlog.get_logger(__name__)
 
 BATCH = 500
 NOT_COMMISSIONED = (OrderLine.Kind.WHOLESALE, OrderLine.Kind.TOP_UP)
-SAME_HOUSE = timedelta(days=90)
-"""For so long back the addresses of two accounts are compared."""
 Kind = CommissionLine.Kind
 
 
@@ -52,21 +52,23 @@ def locked_book() -> CommissionBook:
 
 def accrue() -> int:
     """Look at the orders that were paid and the refunds that were made since the last look. Returns how many."""
-    count = 0
-    for order_id in list(Order.objects.filter(is_news=True).order_by("id").values_list("id", flat=True)[:BATCH]):
-        count += _each(look_at_order, order_id)
-    for refund_id in list(Refund.objects.filter(is_news=True).order_by("id").values_list("id", flat=True)[:BATCH]):
-        count += _each(look_at_refund, refund_id)
+    return _look_at_all(Order.objects.filter(is_news=True), look_at_order) + _look_at_all(
+        Refund.objects.filter(is_news=True), look_at_refund
+    )
+
+
+def _look_at_all(news: QuerySet[Any], look: Callable[[int], object]) -> int:
+    """Each row of the news once, batch by batch: one that fails stays news, and is in nobody's way until next time."""
+    count = last = 0
+    while batch := list(news.filter(pk__gt=last).order_by("pk").values_list("pk", flat=True)[:BATCH]):
+        for row_id in batch:
+            try:
+                look(row_id)
+                count += 1
+            except Exception as error:
+                log.error("commission_not_decided", row=row_id, exc_info=error)
+        last = batch[-1]
     return count
-
-
-def _each(look: object, row_id: int) -> int:
-    try:
-        look(row_id)  # type: ignore[operator]
-    except Exception as error:
-        log.error("commission_not_decided", row=row_id, exc_info=error)
-        return 0
-    return 1
 
 
 def look_at_order(order_id: int) -> CommissionLine | None:
@@ -83,7 +85,7 @@ def look_at_order(order_id: int) -> CommissionLine | None:
         reseller = reseller_of(order)
         if reseller is None:
             return None
-        if signals := _signals(order, reseller):
+        if signals := signals_of(order, reseller):
             Suspicion.objects.create(order=order, reseller=reseller, signals=signals)
             record(actor=None, event="commission.suspected", target=order, reseller=reseller.code, signals=signals)
             return None
@@ -114,8 +116,7 @@ def _decide(book: CommissionBook, order: Order, reseller: Reseller) -> Commissio
     level = level_at(reseller, order.paid_at)
     earned = earned_by(order, level.level_id if level else reseller.level_id)
     why = ""
-    had_left = reseller.decided_at is None or reseller.decided_at <= order.paid_at
-    if not reseller.is_active and had_left:
+    if not was_active(reseller, order.paid_at):
         why = "inactive"
     elif (level.level if level else reseller.level).first_order_only and not _is_first(order):
         why = "not_first"
@@ -246,34 +247,7 @@ def _month_for(book: CommissionBook, due_on: date) -> date:
     return max(month, next_month(book.run_until)) if book.run_until else month
 
 
-# --- what a person must look at ---------------------------------------------------------------------
-
-
-def _signals(order: Order, reseller: Reseller) -> list[str]:
-    """Why the order may be the reseller's own; [] if nothing speaks for it."""
-    buyer = order.user
-    assert buyer is not None
-    found = []
-    if person_of(buyer) == person_of(reseller.user):
-        found.append("same_person")
-    if _addresses(buyer) & _addresses(reseller.user):
-        found.append("same_address")
-    if Attribution.objects.filter(user=reseller.user, reseller__user=buyer, until=None).exists():
-        found.append("circle")
-    return found
-
-
-def _addresses(user: User) -> set[str]:
-    """From where somebody has signed up, logged in or ordered lately."""
-    seen = AuditEntry.objects.filter(
-        actor=user,
-        target_type="accounts.user",
-        target_id=str(user.pk),
-        event__in=["user.registered", "user.logged_in"],
-        created_at__gte=now() - SAME_HOUSE,
-        ip__isnull=False,
-    )
-    return set(seen.values_list("ip", flat=True))
+# --- what a person decides ---------------------------------------------------------------------------
 
 
 def clear(*, suspicion_id: int, reason: str, actor: User) -> CommissionLine | None:

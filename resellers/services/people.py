@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from datetime import datetime
 from typing import Any
 
 from django.core.exceptions import ValidationError
@@ -10,7 +11,7 @@ from django.db import IntegrityError, transaction
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
-from accounts.models import User
+from accounts.models import AuditEntry, User
 from accounts.services import change_role, notify, record
 from billing.services import set_wholesale_level
 from derp_portal.lib.clock import now
@@ -22,6 +23,7 @@ TERMS_VERSION = "2026-11"
 """Of the terms on the application page: whoever changes them there changes this."""
 LETTERS = "23456789abcdefghjkmnpqrstuvwxyz"
 State = Reseller.State
+DECIDED = (State.ACTIVE, State.REJECTED, State.SUSPENDED)
 
 REFUSALS: dict[str, tuple[Promise | str, int]] = {
     "reason_needed": (_("Say why."), 400),
@@ -188,7 +190,27 @@ def _decide(reseller: Reseller, state: Reseller.State, reason: str, actor: User)
     reseller.state, reseller.decision_reason = state, reason.strip()[:200]
     reseller.decided_by, reseller.decided_at = actor, now()
     reseller.save(update_fields=["state", "decision_reason", "decided_by", "decided_at"])
-    record(actor=actor, event=f"reseller.{state.value}", target=reseller, reason=reseller.decision_reason)
+    # Also read by `was_active`: it is the history of the state.
+    record(actor=actor, event=_event_of(state), target=reseller, reason=reseller.decision_reason)
+
+
+def was_active(reseller: Reseller, moment: datetime) -> bool:
+    """Whether the reseller was active at that moment, by what staff have decided before and after it."""
+    decisions = AuditEntry.objects.filter(
+        target_type=Reseller._meta.label_lower,
+        target_id=str(reseller.pk),
+        event__in=[_event_of(state) for state in DECIDED],
+    )
+    before = decisions.filter(created_at__lte=moment).order_by("-created_at", "-id").first()
+    if before:
+        return bool(before.event == _event_of(State.ACTIVE))
+    after = decisions.filter(created_at__gt=moment).order_by("created_at", "id").first()
+    # Only an active one is ever suspended; all others were waiting.
+    return bool(after.event == _event_of(State.SUSPENDED)) if after else reseller.is_active
+
+
+def _event_of(state: Reseller.State) -> str:
+    return f"reseller.{state.value}"
 
 
 def _put_at_level(reseller: Reseller, level: Level, actor: User) -> None:

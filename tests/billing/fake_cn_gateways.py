@@ -75,6 +75,8 @@ class Trade:
     state: str
     transaction_id: str = ""
     refunds: dict[str, int] = field(default_factory=dict)
+    payer: dict[str, str] = field(default_factory=dict)
+    """What is said of the account that paid."""
 
 
 class _Server:
@@ -233,7 +235,7 @@ class FakeAlipay(_Server):
         done["trade_no"] = trade.transaction_id
         if method == "alipay.trade.query":
             paid = {"send_pay_date": "2026-05-01 12:00:00"} if trade.state == "TRADE_SUCCESS" else {}
-            return {**done, **paid, "trade_status": trade.state, "total_amount": _yuan(trade.total)}
+            return {**done, **paid, **trade.payer, "trade_status": trade.state, "total_amount": _yuan(trade.total)}
         if method == "alipay.trade.close":
             if trade.state != "WAIT_BUYER_PAY":
                 return self.refuse("ACQ.REASON_TRADE_STATUS_INVALID", "交易状态异常")
@@ -403,6 +405,8 @@ class FakeWechat(_Server):
             "trade_state_desc": "支付成功",
             "amount": {"total": trade.total, "payer_total": trade.total - 1, "currency": "CNY"},
         }
+        if trade.payer:
+            told["payer"] = trade.payer
         if trade.transaction_id:
             told |= {"transaction_id": trade.transaction_id, "success_time": "2026-05-01T12:00:00+08:00"}
         return told

@@ -399,6 +399,45 @@ def test_alipay_hears_the_word_it_looks_for(gateway: AlipayGateway) -> None:
     assert refused.body == "failure"
 
 
+# --- which account paid ---
+
+
+@pytest.mark.parametrize(
+    ("said", "payer"),
+    [
+        ({"buyer_id": "2088102000000001"}, "2088102000000001"),
+        ({"buyer_open_id": "01501o8f93I3nJAGB1jG4ONtfPR"}, "01501o8f93I3nJAGB1jG4ONtfPR"),
+        ({"buyer_id": "2088102000000001", "buyer_open_id": "01501o8f93I3"}, "2088102000000001"),
+        ({"buyer_id": " "}, ""),
+        ({}, ""),
+    ],
+)
+def test_a_notice_says_which_account_paid(
+    paid: FakeAlipay, gateway: AlipayGateway, said: dict[str, str], payer: str
+) -> None:
+    notice = gateway.read_callback(paid.notification(REFERENCE, at=AT, **said))
+    assert notice.payer == payer
+    assert "2088" not in repr(notice), "it gets into no log"
+
+
+def test_an_answer_says_which_account_paid_too(paid: FakeAlipay, gateway: AlipayGateway) -> None:
+    paid.trades[REFERENCE].payer = {"buyer_user_id": "2088102000000001"}
+    assert gateway.query(REFERENCE).payer == "2088102000000001"
+    notice = gateway.read_callback(paid.notification(REFERENCE, at=AT, buyer_id="2088102000000001"))
+    assert notice.payer == gateway.query(REFERENCE).payer, "both call it the same"
+
+
+def test_who_paid_is_never_logged(
+    paid: FakeAlipay, gateway: AlipayGateway, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    paid.trades[REFERENCE].payer = {"buyer_user_id": "2088102000000001"}
+    gateway.query(REFERENCE)
+    gateway.read_callback(paid.notification(REFERENCE, at=AT, buyer_id="2088102000000001"))
+    refusal(gateway, paid.notification(REFERENCE, at=AT, app_id="1", buyer_id="2088102000000001"))
+    assert "2088102000000001" not in caplog.text + "".join(capfd.readouterr())
+
+
 # --- asking what became of it ---
 
 

@@ -7,6 +7,7 @@ import logging
 import threading
 import traceback
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qsl, quote_plus, urlencode, urlsplit
@@ -99,7 +100,16 @@ def test_the_order_of_parameters_does_not_matter_and_empty_ones_are_not_signed()
     parameters = notice(param="", buyer="张三 +86 138")
     signature = sign({name: value for name, value in parameters.items() if value})
     for ordered in (parameters, dict(sorted(parameters.items())), dict(sorted(parameters.items(), reverse=True))):
-        assert gateway().read_callback(called(ordered, signature=signature)) == PAID
+        assert gateway().read_callback(called(ordered, signature=signature)) == replace(PAID, payer="张三 +86 138")
+
+
+def test_a_site_that_says_who_paid_is_heard_in_notices_and_in_answers(there: Epay, site: Site) -> None:
+    assert gateway().read_callback(called(notice(buyer="2088102000000001"))).payer == "2088102000000001"
+    assert gateway().read_callback(called(notice())).payer == ""
+    there.order(buyer=2088102000000001)
+    assert gateway(site.url).query(REFERENCE).payer == "2088102000000001"
+    forged = urlencode(notice(buyer="2088102000000002") | {"sign": sign(notice()), "sign_type": "MD5"})
+    assert refused(raw(forged)).code == "bad_signature", "it is one of the signed words"
 
 
 def test_names_are_read_as_php_writes_them() -> None:

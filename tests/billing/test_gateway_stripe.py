@@ -553,6 +553,29 @@ def test_a_paid_session_is_paid_and_says_what_was_kept(ours: StripeGateway, ther
     assert ours.query(REFERENCE, gateway_id=SESSION) == Notice(REFERENCE, Outcome.PAID, INTENT, 1230, "USD", 66, NOW)
 
 
+@pytest.mark.parametrize(
+    ("details", "payer"),
+    [
+        (
+            {"type": "card", "card": {"brand": "visa", "fingerprint": "Xt5EWLLDS7FJjR1c", "last4": "4242"}},
+            "Xt5EWLLDS7FJjR1c",
+        ),
+        ({"type": "alipay", "alipay": {"fingerprint": "Ab1", "buyer_id": "2088"}}, "Ab1"),
+        ({"type": "card", "card": {"fingerprint": None}}, ""),
+        ({"type": "wechat_pay", "card": {"fingerprint": "Xt5E"}}, ""),
+        ({}, ""),
+    ],
+)
+def test_a_paid_session_says_which_card_paid_when_asked(
+    ours: StripeGateway, there: Stripe, details: dict[str, Any], payer: str
+) -> None:
+    there.pay(customer_details={"email": "alice@example.com"})
+    assert there.intent is not None
+    there.intent["latest_charge"]["payment_method_details"] = details
+    assert ours.query(REFERENCE, gateway_id=SESSION).payer == payer
+    assert gateway().read_callback(signed(event())).payer == "", "an event does not"
+
+
 def test_a_fee_in_another_currency_is_not_known(ours: StripeGateway, there: Stripe) -> None:
     there.pay(fee_currency="eur")
     assert ours.query(REFERENCE, gateway_id=SESSION).fee is None

@@ -155,6 +155,22 @@ def test_other_money_than_yuan_is_refused(gateway: WechatGateway) -> None:
         gateway.start(demand(currency="USD"))
 
 
+# --- which account paid ---
+
+
+def test_notices_and_answers_say_which_account_paid(paid: FakeWechat, gateway: WechatGateway) -> None:
+    assert gateway.query(REFERENCE).payer == ""
+    paid.trades[REFERENCE].payer = {"openid": "oUpF8uMuAJO_M2pxb1Q9zNjWeS6o"}
+    notices = [gateway.read_callback(paid.notification(REFERENCE, at=AT)), gateway.query(REFERENCE)]
+    assert [notice.payer for notice in notices] == ["oUpF8uMuAJO_M2pxb1Q9zNjWeS6o"] * 2
+    assert "oUpF8" not in repr(notices), "it gets into no log"
+
+
+@pytest.mark.parametrize("payer", [None, "oUpF8", [], {}, {"openid": None}, {"openid": {"a": 1}}])
+def test_a_payer_that_makes_no_sense_is_nobody(paid: FakeWechat, gateway: WechatGateway, payer: Any) -> None:
+    assert gateway.read_callback(paid.notification(REFERENCE, at=AT, payer=payer)).payer == ""
+
+
 # --- what WeChat posts ---
 
 

@@ -150,8 +150,8 @@ class Naive:
     levels: dict[str, list[tuple[datetime, str]]] = field(default_factory=dict)
     rates: list[tuple[str, int | None, int, datetime, datetime | None]] = field(default_factory=list)
     minimum: dict[str, int] = field(default_factory=dict)
-    left: dict[str, datetime] = field(default_factory=dict)
-    """Who is suspended, since when: what was sold before still earns."""
+    active: dict[str, list[tuple[datetime, bool]]] = field(default_factory=dict)
+    """Who was suspended and came back, and when: what is sold meanwhile earns nothing, whenever it is looked at."""
     brought: dict[str, list[tuple[datetime, str | None]]] = field(default_factory=dict)
     orders: list[Sold] = field(default_factory=list)
     unread: list[Sold] = field(default_factory=list)
@@ -190,8 +190,8 @@ class Naive:
             _half_up(Fraction(part * self.rate(level, plan, order.moment), 10_000)) for plan, part in order.parts
         )
         earlier = [one for one in self.orders if one.who == order.who and one.received and one.pk < order.pk]
-        had_left = reseller in self.left and self.left[reseller] <= order.moment
-        if had_left or (LEVELS[level].get("first_order_only") and earlier):
+        is_active = _last([(datetime.min.replace(tzinfo=UTC), True), *self.active.get(reseller, [])], order.moment)
+        if not is_active or (LEVELS[level].get("first_order_only") and earlier):
             amount = 0
         due = self.day(order.moment) + timedelta(days=LEVELS[level].get("hold_days", 0))
         self.lines.append((reseller, order.pk, amount, order.currency, self.month_of(due)))
@@ -381,11 +381,11 @@ class Story:
 
     def suspend(self, event: dict[str, Any]) -> None:
         services.suspend(reseller_id=self.resellers[event["reseller"]].pk, reason="spam", actor=self.root)
-        self.model.left.setdefault(event["reseller"], self.moment)
+        self.model.active.setdefault(event["reseller"], []).append((self.moment, False))
 
     def approve(self, event: dict[str, Any]) -> None:
         services.approve(reseller_id=self.resellers[event["reseller"]].pk, actor=self.root)
-        self.model.left.pop(event["reseller"], None)
+        self.model.active.setdefault(event["reseller"], []).append((self.moment, True))
 
     def _due(self, event: dict[str, Any], *states: str) -> tuple[int, Due] | None:
         found = [due for due in self.model.dues if due.state in states]

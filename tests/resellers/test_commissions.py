@@ -9,10 +9,11 @@ import time_machine
 
 from accounts.models import User
 from billing.finance.books import check_books
-from billing.models import Account
+from billing.models import Account, Order
 from billing.services import refund_order
 from resellers import services
 from resellers.models import Attribution, CommissionLine, Level, LevelPeriod, Rate, Reseller, Settlement, Suspicion
+from resellers.services import commissions
 from tests.billing.till import balance, priced_plan
 from tests.resellers.trade import bring, customer_of, make_level, make_reseller, sale, set_least
 from tests.serials.shop import START, mails
@@ -319,6 +320,46 @@ def test_what_was_paid_before_a_suspension_earns_and_what_comes_after_does_not(r
         services.accrue()
     assert amounts() == [1500, 0]
     assert CommissionLine.objects.get(amount=0).why == "inactive"
+
+
+def test_what_was_paid_during_a_suspension_earns_nothing_also_when_it_is_looked_at_after_the_end_of_it(
+    reseller: Reseller, root: User
+) -> None:
+    with time_machine.travel(START, tick=False) as clock:
+        customer, plan = customer_of(reseller), priced_plan(30, 10_000)
+        sale(customer, plan)
+        clock.shift(timedelta(hours=1))
+        services.suspend(reseller_id=reseller.pk, reason="fraud", actor=root)
+        clock.shift(timedelta(hours=1))
+        sale(customer, plan)
+        clock.shift(timedelta(hours=1))
+        services.approve(reseller_id=reseller.pk, actor=root)
+        clock.shift(timedelta(hours=1))
+        sale(customer, plan)
+        services.accrue()
+    lines = CommissionLine.objects.order_by("id").values_list("amount", "why")
+    assert list(lines) == [(1500, ""), (0, "inactive"), (1500, "")]
+
+
+def test_orders_that_cannot_be_decided_keep_nobody_elses_from_being_looked_at(
+    reseller: Reseller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commissions, "BATCH", 2)
+    customer, plan = customer_of(reseller), priced_plan(30, 1990)
+    orders = [sale(customer, plan) for _time in range(5)]
+    broken, decide = {order.pk for order in orders[:3]}, commissions.earned_by
+
+    def fail_of_some(order: Order, level_id: int) -> commissions.Earned:
+        if order.pk in broken:
+            raise ValueError("nobody foresaw this")
+        return decide(order, level_id)
+
+    monkeypatch.setattr(commissions, "earned_by", fail_of_some)
+    assert services.accrue() == 2
+    assert set(CommissionLine.objects.values_list("order", flat=True)) == {order.pk for order in orders[3:]}
+    broken.clear()
+    assert services.accrue() == 3, "they are tried again"
+    assert services.check_commissions() == []
 
 
 def test_an_administrator_is_not_made_a_reseller(root: User) -> None:
