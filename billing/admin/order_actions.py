@@ -22,6 +22,7 @@ from billing.models import (
     OrderLine,
     Payment,
     PaymentMethod,
+    Refund,
     SoldSerial,
     Transfer,
 )
@@ -95,9 +96,17 @@ class RefundForm(ReasonForm):
         ),
         widget=UnfoldBooleanSwitchWidget,
     )
+    is_sent = forms.BooleanField(
+        label=gettext_lazy("The money has gone back already"),
+        required=False,
+        help_text=gettext_lazy(
+            "After a lost dispute, or when you have sent it yourself: then it is written down, and nothing is sent."
+        ),
+        widget=UnfoldBooleanSwitchWidget,
+    )
     # Sent twice, the second is refused: something had been given back since the page was shown.
     seen_refunded = forms.IntegerField(required=False, min_value=0, widget=forms.HiddenInput)
-    field_order = ("amount", "takes_back", "reason", "seen_refunded")
+    field_order = ("amount", "takes_back", "is_sent", "reason", "seen_refunded")
 
 
 class OrderActions(HistoryAdmin):
@@ -198,6 +207,8 @@ class OrderActions(HistoryAdmin):
         def do() -> str:
             refund = services.refund_order(order_id=order.pk, **form.cleaned_data, actor=actor(request))
             told = {"amount": amount(refund.amount, refund.currency), "refund": refund.number}
+            if refund.state == Refund.State.DONE:
+                return _("Refund %(refund)s: %(amount)s is written down as given back.") % told
             return _("Refund %(refund)s: %(amount)s will be given back.") % told
 
         from_balance = _("It goes back at once to the prepaid balance that paid it.")

@@ -8,6 +8,7 @@ from django.contrib import admin, messages
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import redirect
+from django.utils.html import format_html
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from unfold.contrib.filters.admin import RelatedDropdownFilter
@@ -39,6 +40,11 @@ TRANSFER_COLOURS: dict[str, str] = {
     Transfer.State.COUNTED: "success",
     Transfer.State.HELD: "danger",
     Transfer.State.RETURNED: "",
+}
+DISPUTE_COLOURS: dict[str, str] = {
+    Transfer.Dispute.OPEN: "danger",
+    Transfer.Dispute.WON: "success",
+    Transfer.Dispute.LOST: "danger",
 }
 
 
@@ -215,7 +221,7 @@ class TransferAdmin(HistoryAdmin):
         "source",
         "created_at",
     )
-    list_filter = ("state", ("method", RelatedDropdownFilter), "source", "currency", "created_at")
+    list_filter = ("state", "dispute", ("method", RelatedDropdownFilter), "source", "currency", "created_at")
     list_select_related = ("payment__order__user", "payment__order__channel", "method")
     search_fields = ("transaction_id",)
     search_help_text = gettext_lazy("Transaction, reference or order number from its beginning; user name or e-mail")
@@ -263,8 +269,11 @@ class TransferAdmin(HistoryAdmin):
 
     @display(description=gettext_lazy("state"), ordering="state")
     def show_state(self, transfer: Transfer) -> str:
-        """The state, coloured."""
-        return badge(transfer.get_state_display(), TRANSFER_COLOURS[transfer.state])
+        """The state, coloured, and what became of a dispute."""
+        state = badge(transfer.get_state_display(), TRANSFER_COLOURS[transfer.state])
+        if not transfer.dispute:
+            return state
+        return format_html("{} {}", state, badge(transfer.get_dispute_display(), DISPUTE_COLOURS[transfer.dispute]))
 
     @display(description=gettext_lazy("order"))
     def show_order(self, transfer: Transfer) -> str:

@@ -39,6 +39,7 @@ WORDS: dict[str, Promise] = {
     "other_payment": _("The same transaction was counted for another payment."),
     # refunds
     "by_hand": _("This way to pay cannot give money back by itself."),
+    "bounced": _("The gateway had sent it, but it did not arrive: send the money another way."),
 }
 
 

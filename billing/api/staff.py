@@ -62,6 +62,7 @@ class RefundIn(OrderRef):
     takes_back: bool | None = Field(
         None, description="Whether what was delivered is taken back; giving back all that is left always does."
     )
+    is_sent: bool = Field(False, description="The money has gone back already, outside the portal: nothing is sent.")
     reason: str = Field(min_length=1, max_length=200)
     refunded: WrittenAmount | None = Field(
         None,
@@ -159,6 +160,7 @@ def refund(request: HttpRequest, data: RefundIn) -> dict[str, Any]:
         order_id=target.pk,
         amount=amount,
         takes_back=data.takes_back,
+        is_sent=data.is_sent,
         seen_refunded=seen,
         reason=data.reason,
         actor=reader_of(request),

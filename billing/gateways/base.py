@@ -101,16 +101,27 @@ class Outcome(StrEnum):
     PENDING = "pending"
     CLOSED = "closed"
     """It will not be paid any more: expired, cancelled, failed, or never heard of long after."""
+    DISPUTED = "disputed"
+    """It was paid, and the payer's bank has taken the money back until somebody answers."""
+    DISPUTE_WON = "dispute_won"
+    DISPUTE_LOST = "dispute_lost"
+    REFUND_FAILED = "refund_failed"
+    """Money that was given back did not arrive, though the gateway had said it was done."""
+
+
+SETBACKS = frozenset({Outcome.DISPUTED, Outcome.DISPUTE_WON, Outcome.DISPUTE_LOST, Outcome.REFUND_FAILED})
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
     """What a gateway said about one payment, its signature and time already checked.
 
-    For PAID, `transaction_id`, `amount` and `currency` say what was really paid; else they are empty.
+    For PAID, `transaction_id`, `amount` and `currency` say what was really paid, for `SETBACKS` how much of which
+    transaction it is about; else they are empty.
     """
 
     reference: str
+    """Ours; "" in a setback, which names the transaction."""
     outcome: Outcome
     transaction_id: str = ""
     amount: int = 0
@@ -122,6 +133,10 @@ class Notice:
     """Which account paid, by the gateway's own lasting name of it (no mail address, no name of a person); "" where it
     does not say. Kept nowhere as it is, and in no log: see `billing.services.payers`.
     """
+    refund_reference: str = ""
+    """Of REFUND_FAILED: ours."""
+    why: str = ""
+    """Of a setback: the gateway's own word for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,10 @@ _UNCLEAR = frozenset({"UGX"})
 _DONE = "checkout.session.completed"
 _PAID_LATER = "checkout.session.async_payment_succeeded"
 _CLOSED = frozenset({"checkout.session.async_payment_failed", "checkout.session.expired"})
+_DISPUTED, _DISPUTE_OVER = "charge.dispute.created", "charge.dispute.closed"
+_REFUND_CHANGED = frozenset({"refund.failed", "refund.updated", "charge.refund.updated"})
+"""Accounts differ in which of them they are sent; all say the refund's state."""
+_REFUND_LOST = ("failed", "canceled")
 
 
 class StripeGateway:
@@ -176,7 +180,10 @@ class StripeGateway:
         return Opened(redirect_url=url, gateway_id=session_id)
 
     def read_callback(self, callback: RawCallback) -> Notice:
-        """What an event says. Events about anything but our sessions are `unsupported`: to be taken, and forgotten."""
+        """What an event says of one of our sessions, or of a dispute or failed refund of what was paid in it.
+
+        Other events are `unsupported`: to be taken, and forgotten.
+        """
         event = json_object(callback.body)
         if event is None:
             raise CallbackRefused("malformed")
@@ -192,6 +199,8 @@ class StripeGateway:
             # Of the test mode, which costs nothing to pay in, or of an account connected to ours.
             raise CallbackRefused("other_merchant", reference=reference)
         kind = event["type"]
+        if setback := _setback(kind, session):
+            return setback
         if kind not in (_DONE, _PAID_LATER, *_CLOSED) or session.get("mode") != "payment" or not reference:
             raise CallbackRefused("unsupported", kind if _WORD.fullmatch(kind) else "")
         if kind in _CLOSED:
@@ -439,9 +448,32 @@ def _refund_answer(refund: Mapping[str, Any]) -> RefundAnswer:
     status, refund_id = refund.get("status"), refund.get("id")
     if not isinstance(refund_id, str) or not isinstance(status, str):
         raise Unavailable("bad_answer")
-    if status in ("failed", "canceled"):
+    if status in _REFUND_LOST:
         raise Rejected(f"refund_{status}", str(refund.get("failure_reason") or ""))
     return RefundAnswer(is_final=status == "succeeded", gateway_id=refund_id, detail={"status": status})
+
+
+def _setback(kind: str, said: Mapping[str, Any]) -> Notice | None:
+    """What an event says of money that did not stay where it was; None where it says no such thing."""
+    status, refund_reference = said.get("status"), ""
+    if kind == _DISPUTED:
+        outcome, why = Outcome.DISPUTED, said.get("reason")
+    elif kind == _DISPUTE_OVER:
+        outcome, why = Outcome.DISPUTE_LOST if status == "lost" else Outcome.DISPUTE_WON, said.get("reason")
+    elif kind in _REFUND_CHANGED and status in _REFUND_LOST:
+        outcome, why = Outcome.REFUND_FAILED, said.get("failure_reason")
+        refund_reference = reference_in(_dict(said, "metadata").get("refund_reference"))
+    else:
+        return None
+    intent, currency = said.get("payment_intent"), said.get("currency")
+    if not _is(intent, _INTENT) or not _is(currency, _CURRENCY):
+        return None
+    try:
+        amount = _from_stripe(said.get("amount"), currency.upper())
+    except ValueError:
+        return None
+    word = why if _is(why, _WORD) else ""
+    return Notice("", outcome, intent, amount, currency.upper(), refund_reference=refund_reference, why=word)
 
 
 def _reference(session: Mapping[str, Any]) -> str:

@@ -162,6 +162,11 @@ class Transfer(models.Model):
         QUERY = "query", _("the gateway was asked")
         STAFF = "staff", _("confirmed by staff")
 
+    class Dispute(models.TextChoices):
+        OPEN = "open", _("disputed by the payer")
+        WON = "won", _("dispute won")
+        LOST = "lost", _("dispute lost")
+
     payment = models.ForeignKey(Payment, on_delete=models.PROTECT, related_name="transfers", verbose_name=_("payment"))
     method = models.ForeignKey(
         PaymentMethod, on_delete=models.PROTECT, related_name="transfers", verbose_name=_("payment method")
@@ -183,6 +188,7 @@ class Transfer(models.Model):
         verbose_name=_("confirmed by"),
     )
     paid_at = models.DateTimeField(_("paid at"))
+    dispute = models.CharField(_("dispute"), max_length=4, choices=Dispute.choices, blank=True)
     payer_digest = models.CharField(max_length=64, blank=True, editable=False)
     created_at = models.DateTimeField(_("received"), default=clock.now)
 
@@ -197,6 +203,7 @@ class Transfer(models.Model):
         ]
         indexes = [
             models.Index(fields=["-id"], condition=Q(state="held"), name="transfers_held"),
+            models.Index(fields=["-id"], condition=Q(dispute="open"), name="transfers_disputed"),
             models.Index(fields=["payer_digest"], condition=~Q(payer_digest=""), name="transfers_by_payer"),
         ]
 

@@ -14,7 +14,7 @@ from django.utils.translation import gettext as _
 
 from accounts.models import User
 from accounts.services import notify, record
-from billing.gateways.base import Notice, Outcome
+from billing.gateways.base import SETBACKS, Notice, Outcome
 from billing.models import Account, Order, OrderLine, Payment, PaymentMethod, Transfer
 from derp_portal.lib import money
 from derp_portal.lib.clock import now
@@ -24,6 +24,7 @@ from .ledger import allocate, post
 from .methods import SANDBOX_KIND
 from .orders import become_paid, locked_order, may_revive, new_number, revive
 from .payers import payer_digest
+from .setbacks import take_setback
 from .watching import tell_staff, told_staff_is_over
 from .words import amount_of, method_words
 
@@ -46,6 +47,9 @@ class Taken:
 
 def take_notice(*, method: PaymentMethod, notice: Notice, source: Transfer.Source) -> Taken | None:
     """Act on what a gateway said. None when it speaks of no payment of this method. Repeating it changes nothing."""
+    if notice.outcome in SETBACKS:
+        # Whoever has other trade with the same gateway is told of its setbacks too: none of ours.
+        return Taken("noted", take_setback(method, notice))
     payment = Payment.objects.filter(method=method, reference=notice.reference).first()
     if payment is None:
         return None

@@ -15,6 +15,9 @@ SEVERITIES = {
     "payment_unclear": Alert.Severity.WARNING,
     "order_stuck": Alert.Severity.CRITICAL,
     "refund_by_hand": Alert.Severity.WARNING,
+    "payment_disputed": Alert.Severity.CRITICAL,
+    "dispute_lost": Alert.Severity.WARNING,
+    "refund_bounced": Alert.Severity.CRITICAL,
     "low_stock": Alert.Severity.WARNING,
     "books_differ": Alert.Severity.CRITICAL,
 }
@@ -27,6 +30,17 @@ teach(
         ),
         "order_stuck": _("Order %(order)s is paid but cannot be delivered: a person must look."),
         "refund_by_hand": _("Refund %(refund)s of order %(order)s cannot be sent by the gateway: send it by hand."),
+        "payment_disputed": _(
+            "The payer of order %(order)s has %(amount)s taken back by their bank (%(why)s): answer at the gateway in"
+            " time."
+        ),
+        "dispute_lost": _(
+            "The dispute about order %(order)s is lost (%(amount)s): refund the order, and say there that the money has"
+            " gone back already."
+        ),
+        "refund_bounced": _(
+            "Refund %(refund)s of order %(order)s (%(amount)s) did not arrive (%(why)s): send the money another way."
+        ),
         "low_stock": _("Shop %(shop)s has %(count)s serials of %(plan)s left."),
         "books_differ": _("The check of the books found %(count)s differences: %(first)s"),
     }

@@ -8,7 +8,7 @@ from django.http import HttpRequest
 from django.utils.translation import gettext as _
 
 from .fleet import ending, failed_mails, figures, open_outages, relays_in_trouble, rooms, stock, unhealthy_servers
-from .money import held_transfers, low_stock, money_figures, money_to_confirm, refunds_by_hand, stuck_orders
+from .money import disputes, held_transfers, low_stock, money_figures, money_to_confirm, refunds_by_hand, stuck_orders
 from .resale import applications, settlements_to_approve, settlements_to_pay, suspicions
 from .shapes import Attention
 
@@ -33,7 +33,7 @@ def operator_dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[st
         kinds += [unhealthy_servers(), relays_in_trouble(), open_outages()]
         more |= {"figures": figures(), "rooms": rooms(), "stock": stock(), "ending": ending(), "has_rooms": True}
     if sees_money:
-        kinds += [stuck_orders(), held_transfers(), money_to_confirm(), refunds_by_hand(), low_stock()]
+        kinds += [disputes(), stuck_orders(), held_transfers(), money_to_confirm(), refunds_by_hand(), low_stock()]
         more["money"] = money_figures()
     if sees_resellers:
         kinds += [applications(), suspicions(), settlements_to_approve(), settlements_to_pay()]

@@ -13,7 +13,7 @@ from billing.admin.words import words_for
 from billing.finance.days import operators_zone
 from billing.finance.gathering import gather
 from billing.finance.sums import NOTHING, Sums
-from billing.models import CURRENCIES, Order, Refund
+from billing.models import CURRENCIES, Order, Refund, Transfer
 from billing.services import stock_levels
 from billing.services.ledger import today
 from derp_portal.lib import money
@@ -59,6 +59,26 @@ def held_transfers() -> Attention:
                 words_for(transfer.problem),
                 page_link("billing_transfer", transfer.pk),
                 transfer.created_at,
+            )
+            for transfer in rows
+        ],
+    )
+
+
+def disputes() -> Attention:
+    disputed = Transfer.objects.filter(dispute=Transfer.Dispute.OPEN).select_related("payment__order__user", "method")
+    count, rows = count_and_first(disputed.order_by("id"))
+    return Attention(
+        title=_("Disputed payments"),
+        icon="gavel",
+        link=list_link("billing_transfer", "dispute__exact=open"),
+        count=count,
+        items=[
+            Item(
+                f"{money.for_people(transfer.amount, transfer.currency)} · {transfer.payment.order}",
+                transfer.method.local_name,
+                page_link("billing_transfer", transfer.pk),
+                transfer.paid_at,
             )
             for transfer in rows
         ],

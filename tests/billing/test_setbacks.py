@@ -1,0 +1,189 @@
+"""Money that did not stay: disputes and refunds that did not arrive, as Stripe tells of them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from accounts.models import AuditEntry, User
+from billing.finance.books import check_books
+from billing.gateways.base import Notice, Outcome
+from billing.models import GatewayCallback, Order, Payment, PaymentMethod, Refund, Transfer
+from billing.services import refund_order
+from billing.services.callbacks import handle_callback
+from billing.services.fulfilment import deliver
+from billing.services.refunds import finish
+from fleet.models import Alert
+from fleet.services.alert_words import wording
+from tests.billing.desk import page, told
+from tests.billing.fake_stripe import INTENT, KEY, REFERENCE, SECRET, about, event, gateway, signed
+from tests.billing.till import make_method, order_of, priced_plan
+
+pytestmark = pytest.mark.django_db
+Dispute = Transfer.Dispute
+
+
+def dispute(kind: str = "charge.dispute.created", **changed: Any) -> dict[str, Any]:
+    said = {
+        "id": "dp_1",
+        "object": "dispute",
+        "amount": 1990,
+        "currency": "usd",
+        "payment_intent": INTENT,
+        "reason": "fraudulent",
+        "status": "needs_response",
+    }
+    return event(kind, data={"object": said | changed})
+
+
+def lost_refund(number: str, kind: str = "refund.failed", **changed: Any) -> dict[str, Any]:
+    said = {
+        "id": "re_1",
+        "object": "refund",
+        "amount": 500,
+        "currency": "usd",
+        "failure_reason": "expired_or_canceled_card",
+        "metadata": {"refund_reference": number},
+        "payment_intent": INTENT,
+        "status": "failed",
+    }
+    return event(kind, data={"object": said | changed})
+
+
+@pytest.fixture
+def stripe() -> PaymentMethod:
+    settings = json.dumps({"secret_key": KEY, "webhook_secret": SECRET})
+    return make_method("stripe", kind="stripe", name="Card", currency="USD", settings=settings)
+
+
+@pytest.fixture
+def order(alice: User, stripe: PaymentMethod) -> Order:
+    """Paid through Stripe's event, and delivered."""
+    order = order_of(alice, priced_plan(30, 1990, currency="USD"), currency="USD")
+    Payment.objects.create(order=order, method=stripe, reference=REFERENCE, amount=1990, currency="USD")
+    assert arrives(stripe, about(amount_total=1990)) == "counted"
+    return deliver(order_id=order.pk)
+
+
+def arrives(method: PaymentMethod, said: dict[str, Any]) -> str:
+    """The gateway calls; what was made of it."""
+    assert handle_callback(method=method, callback=signed(said), ip=None).status == 200
+    return GatewayCallback.objects.latest("id").verdict
+
+
+def alerts() -> list[str]:
+    """What staff are being told now."""
+    return [wording(alert) for alert in Alert.objects.filter(resolved=False).order_by("id")]
+
+
+def test_stripe_tells_of_disputes_and_of_refunds_that_did_not_arrive() -> None:
+    read = [
+        gateway().read_callback(signed(said))
+        for said in (
+            dispute(),
+            dispute("charge.dispute.closed", status="lost"),
+            dispute("charge.dispute.closed", status="won"),
+            lost_refund("R1"),
+            lost_refund("R1", "charge.refund.updated", status="canceled"),
+        )
+    ]
+    assert read == [
+        Notice("", Outcome.DISPUTED, INTENT, 1990, "USD", why="fraudulent"),
+        Notice("", Outcome.DISPUTE_LOST, INTENT, 1990, "USD", why="fraudulent"),
+        Notice("", Outcome.DISPUTE_WON, INTENT, 1990, "USD", why="fraudulent"),
+        *[Notice("", Outcome.REFUND_FAILED, INTENT, 500, "USD", refund_reference="R1", why="expired_or_canceled_card")]
+        * 2,
+    ]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        dispute("charge.dispute.updated"),
+        dispute(payment_intent=None),
+        dispute(payment_intent={"id": INTENT}),
+        dispute(currency="dollars"),
+        dispute(amount="1990"),
+        lost_refund("R1", "refund.updated", status="succeeded"),
+        lost_refund("R1", "refund.created"),
+    ],
+)
+def test_events_that_say_no_such_thing_are_passed_over(stripe: PaymentMethod, order: Order, said: Any) -> None:
+    assert arrives(stripe, said) == "refused"
+    assert GatewayCallback.objects.latest("id").reason == "unsupported"
+    assert not alerts()
+
+
+def test_a_dispute_is_told_to_staff_once_and_is_over_when_it_is_won(
+    stripe: PaymentMethod, order: Order, root: User
+) -> None:
+    for _time in range(2):
+        assert arrives(stripe, dispute()) == "noted"
+    assert alerts() == [
+        (
+            f"The payer of order {order.number} has 19.90 USD taken back by their bank (fraudulent): answer at the gateway"
+            " in time."
+        )
+    ]
+    assert AuditEntry.objects.filter(event="transfer.dispute_open").count() == 1
+    assert Transfer.objects.get().dispute == Dispute.OPEN
+
+    arrives(stripe, dispute("charge.dispute.closed", status="won"))
+    assert arrives(stripe, dispute()) == "noted", "the news of its beginning comes late"
+    assert Transfer.objects.get().dispute == Dispute.WON
+    assert not alerts()
+    assert check_books() == []
+
+
+def test_a_lost_dispute_is_booked_as_a_refund_that_was_sent(stripe: PaymentMethod, order: Order, root: User) -> None:
+    arrives(stripe, dispute())
+    arrives(stripe, dispute("charge.dispute.closed", status="lost"))
+    assert [text.partition(":")[0] for text in alerts()] == [
+        f"The dispute about order {order.number} is lost (19.90 USD)"
+    ]
+    roots = Client()
+    roots.force_login(root)
+    shown = told(roots.get(page("transfer_changelist")))
+    assert "dispute lost" in shown
+    form = {"amount": "19.90", "is_sent": "on", "reason": "dispute lost", "seen_refunded": "0", "confirm": "yes"}
+    answer = told(roots.post(page("order_refund", order.pk), form, follow=True))
+    assert "is written down as given back" in answer
+    assert Refund.objects.get().state == Refund.State.DONE
+    assert check_books() == []
+
+
+def test_a_refund_that_did_not_arrive_is_told_to_staff_once(stripe: PaymentMethod, order: Order, root: User) -> None:
+    refund = refund_order(order_id=order.pk, amount=500, reason="slow", actor=root)
+    assert arrives(stripe, lost_refund(refund.number)) == "noted"
+    assert not alerts(), "while it is on its way the gateway is asked, and a person told then"
+
+    finish(refund, reference="re_1", actor=None)
+    for _time in range(2):
+        assert arrives(stripe, lost_refund(refund.number)) == "noted"
+    assert alerts() == [
+        (
+            f"Refund {refund.number} of order {order.number} (5.00 USD) did not arrive (expired_or_canceled_card): send the"
+            " money another way."
+        )
+    ]
+    assert AuditEntry.objects.filter(event="refund.bounced").count() == 1
+    assert check_books() == []
+
+
+def test_a_dispute_about_other_trade_of_the_operator_is_passed_over(stripe: PaymentMethod, order: Order) -> None:
+    assert arrives(stripe, dispute(payment_intent="pi_another")) == "noted"
+    assert GatewayCallback.objects.latest("id").payment is None
+    assert Transfer.objects.get().dispute == ""
+    assert not alerts()
+
+
+def test_a_disputed_payment_stands_on_the_first_page(stripe: PaymentMethod, order: Order, root: User) -> None:
+    arrives(stripe, dispute())
+    roots = Client()
+    roots.force_login(root)
+    shown = told(roots.get("/admin/"))
+    assert "Disputed payments" in shown
+    assert order.number in shown
