@@ -18,3 +18,9 @@ def deliver_due() -> None:
     """The sweep: send what is due, whether or not anybody was told; and forget failures of long ago."""
     services.deliver_due()
     services.forget_failures()
+
+
+@shared_task
+def pass_on_tickets() -> None:
+    """The sweep of tickets that nobody of the first line has answered."""
+    services.pass_on_overdue()

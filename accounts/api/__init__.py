@@ -1,7 +1,8 @@
-"""`/api/user/…` for oneself and `/api/notifications/…`; mounted by the composition."""
+"""`/api/user/…` for oneself, `/api/notifications/…` and `/api/ticket/…`; mounted by the composition."""
 
 from __future__ import annotations
 
 from .people import notifications, user
+from .tickets import ticket
 
-__all__ = ["notifications", "user"]
+__all__ = ["notifications", "ticket", "user"]
