@@ -1,7 +1,9 @@
-"""Sign-up, profile and token forms."""
+"""Sign-up, profile, token and ticket forms."""
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 from zoneinfo import available_timezones
@@ -13,8 +15,11 @@ from django.utils.translation import gettext_lazy as _
 from django_altcha import AltchaField
 
 from accounts.models import ApiToken, User
+from accounts.services.tickets import LONGEST_SUBJECT, LONGEST_TEXT
+from accounts.subjects import Subject
 from accounts.validators import validate_timezone
 from derp_portal.lib import clock
+from derp_portal.lib.errors import PortalError
 
 if TYPE_CHECKING:
     _UserForm = forms.ModelForm[User]
@@ -90,6 +95,56 @@ class TokenForm(forms.Form):
         """When the token ends, counted from now; None for never."""
         days = self.cleaned_data["valid_days"]
         return clock.now() + clock.days(days) if days else None
+
+
+class ReplyForm(forms.Form):
+    """Words for a ticket, and a key, so that a double click writes once."""
+
+    text = forms.CharField(
+        label=_("Your message"),
+        max_length=LONGEST_TEXT,
+        strip=False,  # The service trims; what was typed stays in the form.
+        widget=forms.Textarea(attrs={"rows": 6}),
+        error_messages={
+            "required": _("Please write something: the message is empty."),
+            "max_length": _("At most %(limit_value)d characters, please; these are %(show_value)d."),
+        },
+    )
+    client_key = forms.CharField(max_length=40, required=False, widget=forms.HiddenInput)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.initial.setdefault("client_key", secrets.token_urlsafe(16))
+
+    @property
+    def key(self) -> str:
+        """Under which what a valid form says is known; apart from keys that come by the API."""
+        said = self.cleaned_data["client_key"]
+        return f"page:{said}" if said else ""
+
+    def refuse(self, error: PortalError) -> None:
+        """Put the refusal beside the field that it speaks of, or above all."""
+        field = next((one["field"] for one in error.extra.get("fields", ())), None)
+        self.add_error(field if field in self.fields else None, str(error))
+
+
+class TicketForm(ReplyForm):
+    """A new ticket."""
+
+    about = forms.ChoiceField(label=_("What is it about?"), required=False)
+    subject = forms.CharField(
+        label=_("Subject"),
+        max_length=LONGEST_SUBJECT,
+        help_text=_("In a few words."),
+        error_messages={"required": _("Please say in a few words what it is about.")},
+    )
+    field_order = ("about", "subject", "text", "client_key")
+
+    def __init__(self, *args: Any, choices: Sequence[Subject], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        options = [("", _("Something else")), *((subject.about, subject.label) for subject in choices)]
+        self.fields["about"].choices = options  # type: ignore[attr-defined]
+        self.fields["about"].widget.attrs["class"] = "form-select"
 
 
 _ZONES = {zone.lower(): zone for zone in available_timezones()}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from allauth.account.internal.userkit import filter_users_by_email
-from django.db.models import QuerySet
+from django.db.models import F, QuerySet
 from django.utils.translation import gettext as _
 
-from accounts.models import ApiToken, Browser, Notification, User
+from accounts.models import ApiToken, Browser, Notification, Ticket, TicketMessage, User
+from accounts.services.tickets import may_close, may_pass_on, may_reply
+from accounts.subjects import Subject, find, may_be_first_line
 from derp_portal.lib.errors import PortalError
 
 
@@ -44,3 +47,92 @@ def notifications_of(user: User) -> QuerySet[Notification]:
 def notifications_for(user: User, *, everybody: bool) -> QuerySet[Notification]:
     """What `user` may list: their own messages or, for staff who asked for them, everybody's."""
     return Notification.objects.filter(is_secret=False) if everybody and user.is_staff else notifications_of(user)
+
+
+# --- tickets ------------------------------------------------------------------------------------------
+
+
+def tickets_of(user: User) -> QuerySet[Ticket]:
+    """What a person has asked, the latest first."""
+    return Ticket.objects.filter(customer=user)
+
+
+def tickets_reached_first(user: User) -> QuerySet[Ticket]:
+    """What has reached the user before the operator: what waits comes first, the longest wait on top.
+
+    Nothing for one who is no active reseller any more.
+    """
+    if not may_be_first_line(user):
+        return Ticket.objects.none()
+    found = Ticket.objects.filter(first_line=user).select_related("customer")
+    return found.order_by(F("waiting_since").asc(nulls_last=True), "-last_message_at", "-id")
+
+
+def tickets_waiting_for(user: User) -> int:
+    """How many tickets wait for the user's answer as the first line."""
+    return tickets_reached_first(user).filter(queue=Ticket.Queue.FIRST_LINE).order_by().count()
+
+
+def all_tickets() -> QuerySet[Ticket]:
+    """Everybody's, in the order in which staff look: what waits for them, what waits for a seller, the rest."""
+    return Ticket.objects.select_related("customer", "first_line").order_by(
+        "queue", "waiting_since", "-last_message_at", "-id"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadLine:
+    """One message, and whose it is to the reader: `mine`, or its side."""
+
+    message: TicketMessage
+    is_mine: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TicketCard:
+    """A ticket with all that its page says to one of the people it concerns."""
+
+    ticket: Ticket
+    side: TicketMessage.Side
+    lines: list[ThreadLine]
+    subject: Subject | None
+
+    @property
+    def version(self) -> str:
+        """Another one as soon as the page would show something else."""
+        last = self.lines[-1].message.pk if self.lines else 0
+        return f"{last}-{self.ticket.state}-{int(self.ticket.is_with_staff)}"
+
+    @property
+    def is_customers(self) -> bool:
+        return self.side == TicketMessage.Side.CUSTOMER
+
+    @property
+    def has_seller(self) -> bool:
+        """Whether a seller is there to answer, besides the operator or before them."""
+        first_line = self.ticket.first_line
+        return first_line is not None and may_be_first_line(first_line)
+
+    @property
+    def can_reply(self) -> bool:
+        return may_reply(self.ticket)
+
+    @property
+    def can_close(self) -> bool:
+        return may_close(self.ticket, self.side)
+
+    @property
+    def can_pass_on(self) -> bool:
+        return may_pass_on(self.ticket)
+
+
+def thread_of(ticket: Ticket, *, with_notes: bool = False) -> QuerySet[TicketMessage]:
+    """What was written, the oldest first; internal notes only where they are asked for."""
+    found = TicketMessage.objects.filter(ticket=ticket).select_related("author").order_by("id")
+    return found if with_notes else found.filter(is_note=False)
+
+
+def ticket_card(ticket: Ticket, reader: User, side: TicketMessage.Side) -> TicketCard:
+    """The ticket for its customer or its first line: never with notes."""
+    lines = [ThreadLine(message, message.author_id == reader.pk) for message in thread_of(ticket)]
+    return TicketCard(ticket, side, lines, find(ticket.about, reader))

@@ -11,7 +11,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 
-from accounts.models import ApiToken, Notification
+from accounts.models import ApiToken, Notification, Ticket
 from accounts.paging import BoundedPaginator
 from derp_portal.lib import clock
 
@@ -97,6 +97,43 @@ class NotificationTable(tables.Table):
         row_attrs = {"data-href": lambda record: reverse("notification", args=[record.pk])}
         empty_text = _("No notifications yet")
         order_by = "-created_at"
+
+
+class TicketFilter(django_filters.FilterSet):
+    """By number or words of the subject, and by whose turn it is."""
+
+    search = django_filters.CharFilter(label=_("Search"), method="by_search")
+    state = django_filters.ChoiceFilter(label=_("State"), choices=Ticket.State.choices, empty_label=_("All"))
+
+    class Meta:
+        model = Ticket
+        fields = ("state",)
+
+    def by_search(self, queryset: QuerySet[Ticket], _name: str, value: str) -> QuerySet[Ticket]:
+        """Numbers that begin so, or subjects that contain the words."""
+        return queryset.filter(Q(number__startswith=value.strip().upper()) | Q(subject__icontains=value))
+
+
+def ticket_url(record: Ticket) -> str:
+    """The ticket's own page."""
+    return reverse("ticket", args=[record.number])
+
+
+class TicketTable(tables.Table):
+    """What a person has asked."""
+
+    subject = tables.Column(verbose_name=_("Subject"), linkify=ticket_url)
+    number = tables.TemplateColumn("<code>{{ value }}</code>", verbose_name=_("Number"))
+    last_message_at = tables.TemplateColumn(TIME_CELL, verbose_name=_("Last message"))
+    state = tables.TemplateColumn(
+        '{% include "accounts/ticket_state.html" with ticket=record %}', verbose_name=_("State")
+    )
+
+    class Meta:
+        attrs = {"aria_label": _("Tickets")}
+        row_attrs = {"data-href": ticket_url}
+        empty_text = _("No ticket found")
+        order_by = "-last_message_at"
 
 
 def configured(table: tables.Table, request: HttpRequest, *, is_long: bool = False) -> tables.Table:

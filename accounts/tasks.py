@@ -19,3 +19,9 @@ def deliver_due() -> None:
     services.deliver_due()
     services.forget_browsers()
     services.forget_failures()
+
+
+@shared_task
+def pass_on_tickets() -> None:
+    """The sweep of tickets that nobody of the first line has answered."""
+    services.pass_on_overdue()

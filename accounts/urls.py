@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from accounts import views
+from accounts import ticket_pages, views
 
 urlpatterns = [
     path("profile/", views.profile, name="profile"),
@@ -15,4 +15,10 @@ urlpatterns = [
     path("tokens/<int:token_id>/revoke/", views.token_revoke, name="token_revoke"),
     path("notifications/", views.notifications, name="notifications"),
     path("notifications/<int:notification_id>/", views.notification, name="notification"),
+    path("tickets/", ticket_pages.tickets, name="tickets"),
+    path("tickets/new/", ticket_pages.ticket_new, name="ticket_new"),
+    path("tickets/<slug:number>/", ticket_pages.ticket, name="ticket"),
+    path("tickets/<slug:number>/live/", ticket_pages.ticket_live, name="ticket_live"),
+    path("tickets/<slug:number>/close/", ticket_pages.ticket_close, name="ticket_close"),
+    path("tickets/<slug:number>/pass-on/", ticket_pages.ticket_pass_on, name="ticket_pass_on"),
 ]

@@ -9,5 +9,9 @@ class BillingConfig(AppConfig):
     verbose_name = _("Money")
 
     def ready(self) -> None:
-        """Teach the alerts what money has to say, in whatever process words them."""
+        """Teach the alerts what money has to say, in whatever process words them, and tickets what an order is."""
+        from accounts import subjects
+        from billing.ticket_subjects import find_order, order_choices
+
         import_module("billing.services.watching")
+        subjects.teach("order", choices=order_choices, find=find_order)

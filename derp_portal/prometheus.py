@@ -26,7 +26,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from accounts.models import TaskFailure, User
+from accounts.models import TaskFailure, Ticket, User
 from derp_portal.lib.clock import now
 from fleet.models import Alert, Evacuation, Meter, Move, Relay, RelayHealth, Server, Wanted
 from serials.models import Lease
@@ -152,6 +152,11 @@ def _people() -> Iterator[Metric]:
     yield _gauge("derp_portal_leases_active", "Active leases.", leases["all"])
     yield _gauge("derp_portal_leases_ending", "Active leases that end within seven days.", leases["soon"])
     yield _labelled("derp_portal_users", "Active users by role.", "role", roles)
+    queues = dict(
+        Ticket.objects.filter(state=Ticket.State.WAITING).order_by().values_list("queue").annotate(n=Count("pk"))
+    )
+    waiting = {"operator": queues.get(Ticket.Queue.STAFF, 0), "seller": queues.get(Ticket.Queue.FIRST_LINE, 0)}
+    yield _labelled("derp_portal_tickets_waiting", "Tickets that wait for an answer, by whose it is.", "of", waiting)
     yield _gauge("derp_portal_task_failures", "Background tasks that failed in the last hour.", failures)
 
 

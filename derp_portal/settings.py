@@ -314,6 +314,12 @@ TEST_GATEWAY = env.bool("TEST_GATEWAY", default=EMBEDDED)
 # A TrueType font with Chinese glyphs, to be embedded in receipts and reports. Without it readers' own fonts serve.
 PDF_FONT = env.str("PDF_FONT", default="")
 
+# --- tickets --------------------------------------------------------------------------------------
+# Who is told of tickets for the operator; without any, every administrator who may look at them.
+SUPPORT_EMAIL = [address.strip() for address in env.list("SUPPORT_EMAIL", default=[]) if address.strip()]
+# A reseller who gets a ticket first has so long to answer; then it goes to the operator by itself.
+TICKET_FIRST_LINE_HOURS = env.int("TICKET_FIRST_LINE_HOURS", default=24)
+
 # --- being watched --------------------------------------------------------------------------------
 # What Prometheus sends as a bearer token to /metrics. Without it only this machine and operators get them.
 METRICS_TOKEN = env.str("METRICS_TOKEN", default="")
@@ -368,6 +374,7 @@ UNFOLD = {
                 "title": _("Customers"),
                 "items": [
                     _menu(_("Users"), "group", "accounts", "user"),
+                    _menu(_("Tickets"), "support_agent", "accounts", "ticket"),
                     _menu(_("Leases"), "event_available", "serials", "lease"),
                     _menu(_("Bindings"), "link", "serials", "binding"),
                 ],

@@ -8,12 +8,14 @@ class ResellersConfig(AppConfig):
     verbose_name = _("Resellers")
 
     def ready(self) -> None:
-        """Tell the room below who sold a lease, which may not ask; and listen for sign-ups."""
+        """Tell the rooms below who sold a lease, which may not ask; and listen for sign-ups."""
+        from accounts.subjects import teach_first_line
         from accounts.wakeups import signed_up_with_a_reference
-        from resellers.selectors import seller_lines
+        from resellers.selectors import first_line_of_lease, seller_lines
         from serials.services.notices import teach_seller
 
         teach_seller(seller_lines)
+        teach_first_line("lease", first_line_of_lease)
         signed_up_with_a_reference.connect(self._read_soon, dispatch_uid="resellers")
 
     @staticmethod

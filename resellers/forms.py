@@ -13,6 +13,8 @@ from django.db.models import Q, QuerySet
 from django.utils.translation import gettext as _now
 from django.utils.translation import gettext_lazy as _
 
+from accounts.models import Ticket
+from accounts.tables import TicketFilter
 from billing.forms import OrderForm
 from billing.models import CURRENCIES, OrderLine, SoldSerial
 from billing.services.ledger import today
@@ -384,3 +386,29 @@ class CommissionFilter(django_filters.FilterSet):
     def __init__(self, *args: Any, months: Sequence[date], **options: Any) -> None:
         super().__init__(*args, **options)
         self.filters["month"].extra["choices"] = [(one.isoformat(), f"{one:%Y-%m}") for one in months]
+
+
+# --- tickets ----------------------------------------------------------------------------------------
+
+
+class FirstLineFilter(TicketFilter):
+    """By number or words of the subject, and by who has to do something."""
+
+    TURNS = [
+        ("mine", _("waits for you")),
+        ("operator", _("waits for the operator")),
+        ("answered", _("has an answer")),
+        ("closed", _("is closed")),
+    ]
+
+    state = django_filters.ChoiceFilter(label=_("State"), choices=TURNS, method="by_turn", empty_label=_("All"))
+
+    def by_turn(self, queryset: QuerySet[Ticket], _name: str, value: str) -> QuerySet[Ticket]:
+        """Those of one queue."""
+        queues = {
+            "mine": Ticket.Queue.FIRST_LINE,
+            "operator": Ticket.Queue.STAFF,
+            "answered": Ticket.Queue.ANSWERED,
+            "closed": Ticket.Queue.CLOSED,
+        }
+        return queryset.filter(queue=queues[value])

@@ -14,7 +14,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _now
 from django.utils.translation import gettext_lazy as _
 
-from accounts.tables import TIME_CELL
+from accounts.tables import TIME_CELL, ticket_url
 from billing.models import SoldSerial
 from derp_portal.lib import money
 from fleet.models import AclLog
@@ -251,3 +251,24 @@ class SaleTable(tables.Table):
         if record.currency != record.sold.line.order.currency:
             return "–"
         return money.for_people(record.price - record.sold.amount, record.currency)
+
+
+class FirstLineTable(tables.Table):
+    """Tickets that reached a reseller first. Customers are named in part only."""
+
+    subject = tables.Column(verbose_name=_("Subject"), linkify=ticket_url)
+    number = tables.TemplateColumn("<code>{{ value }}</code>", verbose_name=_("Number"))
+    customer = tables.Column(verbose_name=_("Customer"), accessor="customer__email", orderable=False)
+    last_message_at = tables.TemplateColumn(TIME_CELL, verbose_name=_("Last message"))
+    state = tables.TemplateColumn(
+        '{% include "resellers/ticket_turn.html" with ticket=record %}', verbose_name=_("State"), orderable=False
+    )
+
+    class Meta:
+        attrs = {"aria_label": _("Tickets")}
+        row_attrs = {"data-href": ticket_url}
+        empty_text = _("No ticket found")
+
+    def render_customer(self, value: str) -> str:
+        """Enough to know them again."""
+        return masked(value)

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from resellers import earning_pages, landing_pages, sale_pages, seller_pages, stock_pages, trade_pages
+from resellers import earning_pages, landing_pages, sale_pages, seller_pages, stock_pages, ticket_pages, trade_pages
 
 urlpatterns = [
     path("r/<slug:code>/", landing_pages.referral, name="referral"),
@@ -22,6 +22,8 @@ urlpatterns = [
     path("reseller/stock/buy/", stock_pages.buy, name="reseller_buy"),
     path("reseller/balance/", stock_pages.top_up, name="reseller_top_up"),
     path("reseller/prices/", stock_pages.prices, name="reseller_prices"),
+    path("reseller/tickets/", ticket_pages.tickets, name="reseller_tickets"),
+    path("reseller/tickets/waiting/", ticket_pages.waiting, name="reseller_tickets_waiting"),
     path("reseller/sales/", sale_pages.sales, name="reseller_sales"),
     path("reseller/sales/new/", sale_pages.sale, name="reseller_sale"),
     path("reseller/sales/import/", sale_pages.sales_import, name="reseller_sales_import"),

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import re
 
+from accounts.words import masked
+
+__all__ = ["masked", "tail_of"]
+
 TAIL = 4
 HIDDEN = "•" * 4
-
-
-def masked(address: str) -> str:
-    """An e-mail address by which its owner is known again and nobody can write to them: "al***@e***.com"."""
-    name, _at, domain = address.rpartition("@")
-    host, dot, ending = domain.rpartition(".")
-    shown = name[:2] if len(name) > TAIL else name[:1]
-    return f"{shown}***@{(host or ending)[:1]}***{dot}{ending if dot else ''}"
 
 
 def tail_of(secret: str | None) -> str:

@@ -16,8 +16,8 @@ import pytest
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
-from accounts.models import ApiToken, Notification, User
-from accounts.services import issue_token
+from accounts.models import ApiToken, Notification, Ticket, User
+from accounts.services import issue_token, open_ticket
 from billing import services as billing
 from billing.models import Order, PackOffer, PaymentMethod, Refund, Transfer
 from derp_portal.api import api
@@ -86,6 +86,12 @@ class World:
     @property
     def notification(self) -> Notification:
         return Notification.objects.filter(user=self.alice, is_secret=False).latest("id")
+
+    @property
+    def ticket(self) -> Ticket:
+        """alice's, open."""
+        found = Ticket.objects.filter(customer=self.alice).exclude(state=Ticket.State.CLOSED).first()
+        return found or open_ticket(user=self.alice, subject="Help", text="It is dark.", actor=self.alice)
 
     @property
     def device(self) -> NodeKey:
@@ -235,6 +241,10 @@ def world(alice: User, bob: User, rita: User, root: User) -> World:
     return World(alice, bob, server, lease, Relay.objects.get(), code)
 
 
+def of_ticket(world: World) -> dict[str, Any]:
+    return {"number": world.ticket.number}
+
+
 def of_lease(world: World) -> dict[str, Any]:
     return {"lease_id": world.lease.pk}
 
@@ -326,6 +336,13 @@ PAGES = {
     "token_revoke": Rule(For.OWNER, get=None, post=302, args=lambda w: {"token_id": w.token.pk}),
     "notifications": Rule(For.MEMBERS),
     "notification": Rule(For.OWNER, args=lambda w: {"notification_id": w.notification.pk}),
+    "tickets": Rule(For.MEMBERS),
+    "ticket_new": Rule(For.MEMBERS),
+    # For the seller whom it reached first as well: tests/resellers/test_ticket_routing.py says so.
+    "ticket": Rule(For.OWNER, post=302, args=of_ticket, data=lambda w: {"text": "Hello?"}),
+    "ticket_live": Rule(For.OWNER, args=of_ticket),
+    "ticket_close": Rule(For.OWNER, post=302, args=of_ticket),
+    "ticket_pass_on": Rule(For.OWNER, get=302, post=302, args=of_ticket),
     # what one has
     "dashboard": Rule(For.MEMBERS),
     "dashboard_live": Rule(For.MEMBERS),
@@ -400,6 +417,8 @@ PAGES = {
     "reseller_buy": Rule(For.RESELLER, args=of_rita),
     "reseller_top_up": Rule(For.RESELLER, post=302, args=of_rita, data=lambda w: {"amount": "100", "currency": "CNY"}),
     "reseller_prices": Rule(For.RESELLER, args=of_rita),
+    "reseller_tickets": Rule(For.RESELLER, args=of_rita),
+    "reseller_tickets_waiting": Rule(For.RESELLER, args=of_rita),
     "reseller_sales": Rule(For.RESELLER, args=of_rita),
     "reseller_sale": Rule(
         For.RESELLER,
@@ -571,6 +590,12 @@ OPERATIONS = {
     "POST notifications/send": Rule(
         For.STAFF, post=200, data=lambda w: {"user_id": w.alice.pk, "subject": "Hello", "body": "World"}
     ),
+    "POST ticket/create": Rule(For.MEMBERS, post=200, data=lambda w: {"subject": "Help", "text": "It is dark."}),
+    "GET ticket/list": Rule(For.OWNER_AND_STAFF, data=lambda w: {"user_id": w.alice.pk}),
+    "GET ticket/show": Rule(For.OWNER_AND_STAFF, data=of_ticket),
+    "POST ticket/reply": Rule(For.OWNER_AND_STAFF, post=200, data=lambda w: of_ticket(w) | {"text": "Hello?"}),
+    "POST ticket/close": Rule(For.OWNER_AND_STAFF, post=200, data=of_ticket),
+    "POST ticket/pass_on": Rule(For.OWNER_AND_STAFF, post=200, data=of_ticket),
     "GET notifications/list": Rule(For.OWNER_AND_STAFF, data=lambda w: {"user_id": w.alice.pk}),
 }
 

@@ -128,6 +128,7 @@ def populate(count: int, *, start: int = 0) -> None:
         MapPush.objects.create(
             group=lease.relay_group, control_server=account, text_before="{}", etag="x", pushed_at=now()
         )
+        accounts.open_ticket(user=user, subject="Help", text="It is dark.", about=f"lease:{lease.pk}", actor=user)
         accounts.issue_token(user=user, name="x", scopes=["account"], actor=user)
         put_on_the_desk(user, plan, number, root)
         put_resellers_on_the_desk(user, plan, number)
@@ -170,7 +171,7 @@ def test_every_table_has_a_page_for_the_operator() -> None:
     tables = {model._meta.label for room in ROOMS[:5] for model in apps.get_app_config(room).get_models()}
     # These are seen on the pages of what they belong to.
     assert tables - shown == {
-        *("fleet.Port", "serials.LeaseTerm", "serials.Reminder"),
+        *("accounts.TicketMessage", "fleet.Port", "serials.LeaseTerm", "serials.Reminder"),
         *("billing.OrderLine", "billing.OrderTransition", "billing.SoldSerial", "billing.CouponUse"),
         *("billing.TrialUse", "billing.ChannelStock", "billing.RolledDay"),
         *("resellers.Rate", "resellers.LevelPeriod", "resellers.CommissionBook"),
@@ -217,6 +218,7 @@ def test_the_overview_says_first_what_needs_attention(roots: Client) -> None:
         "Unhealthy servers",
         "Relays in trouble",
         "Customers without a relay",
+        "Tickets that wait for an answer",
         "Paid orders that cannot be delivered",
         "Money that does not fit",
         "Money to confirm",
@@ -280,6 +282,7 @@ def test_no_row_that_is_history_can_be_deleted(roots: Client) -> None:
         *("serials_lease", "serials_serialnumber", "serials_serialbatch", "serials_binding"),
         *("fleet_relay", "fleet_relaygroup", "fleet_relayevent", "fleet_relayhealth", "fleet_outage", "fleet_nodekey"),
         *("fleet_region", "django_celery_beat_periodictask", "django_celery_beat_intervalschedule"),
+        "accounts_ticket",
         *("billing_order", "billing_payment", "billing_transfer", "billing_refund", "billing_gatewaycallback"),
         *("resellers_reseller", "resellers_attribution", "resellers_commissionline", "resellers_settlement"),
         *("resellers_suspicion", "resellers_signup", "resellers_linkday", "resellers_resale", "resellers_leasecontact"),

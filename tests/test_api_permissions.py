@@ -13,7 +13,7 @@ from django.utils import translation
 from django.utils.translation import gettext
 
 from accounts.models import User
-from accounts.services import issue_token, send_message
+from accounts.services import issue_token, open_ticket, send_message
 from billing.models import Order
 from resellers.models import Settlement
 from serials import services as serials
@@ -122,6 +122,11 @@ SEES_ALL = {
     "GET acl/logs": "fleet.view_acllog",
     "GET acl/derpmap": "fleet.change_relaygroup",
     "GET notifications/list": "accounts.view_notification",
+    "GET ticket/list": "accounts.view_ticket",
+    "GET ticket/show": "accounts.view_ticket",
+    "POST ticket/reply": "accounts.change_ticket",
+    "POST ticket/close": "accounts.change_ticket",
+    "POST ticket/pass_on": "accounts.change_ticket",
     "GET order/list": "billing.view_order",
     "GET order/{number}": "billing.view_order",
     "POST order/cancel": "billing.change_order",
@@ -199,6 +204,9 @@ def test_what_is_anothers_is_hidden_from_an_administrator_without_the_permission
     elif operation in ("GET order/{number}", "POST order/cancel"):
         Order.objects.filter(pk=order_of(alice, priced_plan(30)).pk).update(number="1")
         data = {"number": "1"}
+    elif " ticket/" in operation and operation != "GET ticket/list":
+        ticket = open_ticket(user=alice, subject="Help", text="It is dark.", actor=alice)
+        data = {"number": ticket.number, "text": "Here we are."}
     elif " reseller/" in operation:
         reseller = make_reseller(alice)
         fields = {"reseller": reseller, "month": date(2026, 1, 1), "currency": "CNY", "amount": 5, "payable": 5}

@@ -1,11 +1,23 @@
-"""Users, API tokens, the notification outbox and the audit trail."""
+"""Users, API tokens, the notification outbox, tickets and the audit trail."""
 
 from __future__ import annotations
 
 from .browsers import Browser
 from .messages import Notification
 from .people import LANGUAGES, User, UserManager
+from .tickets import Ticket, TicketMessage
 from .tokens import ApiToken
 from .trail import AuditEntry, TaskFailure
 
-__all__ = ["LANGUAGES", "ApiToken", "AuditEntry", "Browser", "Notification", "TaskFailure", "User", "UserManager"]
+__all__ = [
+    "LANGUAGES",
+    "ApiToken",
+    "AuditEntry",
+    "Browser",
+    "Notification",
+    "TaskFailure",
+    "Ticket",
+    "TicketMessage",
+    "User",
+    "UserManager",
+]

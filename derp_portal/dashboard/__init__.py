@@ -11,6 +11,7 @@ from .fleet import ending, failed_mails, figures, open_outages, relays_in_troubl
 from .money import disputes, held_transfers, low_stock, money_figures, money_to_confirm, refunds_by_hand, stuck_orders
 from .resale import applications, settlements_to_approve, settlements_to_pay, suspicions
 from .shapes import Attention
+from .support import waiting_tickets
 
 NEEDED = ("fleet.view_server", "fleet.view_relay", "serials.view_lease", "serials.view_serialnumber")
 NEEDED_FOR_MONEY = ("billing.view_order", "billing.view_transfer", "billing.view_refund", "billing.view_saleschannel")
@@ -21,17 +22,21 @@ def operator_dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[st
     """Fill the admin's first page, in a number of queries that does not grow with the rows.
 
     What is about money or resellers is for those who may look at it, and the rest for those who may look at servers,
-    relays, leases and serials. Staff who may do none of it see the lists they may open, and no figures.
+    relays, leases and serials. Tickets are for those who may look at them. Staff who may do none of it see the lists
+    they may open, and no figures.
     """
     sees_fleet, sees_money = request.user.has_perms(NEEDED), request.user.has_perms(NEEDED_FOR_MONEY)
     sees_resellers = request.user.has_perms(NEEDED_FOR_RESELLERS)
-    if not sees_fleet and not sees_money and not sees_resellers:
+    sees_tickets = request.user.has_perm("accounts.view_ticket")
+    if not (sees_fleet or sees_money or sees_resellers or sees_tickets):
         return context
     kinds: list[Attention] = []
     more: dict[str, Any] = {}
     if sees_fleet:
         kinds += [unhealthy_servers(), relays_in_trouble(), open_outages()]
         more |= {"figures": figures(), "rooms": rooms(), "stock": stock(), "ending": ending(), "has_rooms": True}
+    if sees_tickets:
+        kinds.append(waiting_tickets())
     if sees_money:
         kinds += [disputes(), stuck_orders(), held_transfers(), money_to_confirm(), refunds_by_hand(), low_stock()]
         more["money"] = money_figures()

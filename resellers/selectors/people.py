@@ -17,6 +17,8 @@ from resellers.models import Attribution, LeaseContact, Level, Rate, Resale, Res
 from serials.models import Lease
 from serials.selectors import leases_in_full
 
+LONGEST_ID = 19
+"""Digits; the database's own whole numbers end there."""
 REFUSALS_SHOWN = timedelta(days=30)
 """Older answers of a door help nobody who asks why a device cannot come in now."""
 
@@ -119,3 +121,15 @@ def seller_lines(lease: Lease) -> dict[str, str]:
         "seller_price": seller.price,
         "seller_renewal_url": seller.renewal_url,
     }
+
+
+def first_line_of_lease(key: str) -> User | None:
+    """Who gets tickets about the lease of that id first: its seller while they are active, with or without a contact.
+
+    `accounts.subjects.teach_first_line` says how it is asked for.
+    """
+    if not (key.isascii() and key.isdigit() and len(key) < LONGEST_ID):
+        return None
+    sold = LeaseContact.objects.filter(lease_id=int(key), reseller__state=Reseller.State.ACTIVE)
+    contact = sold.select_related("reseller__user").defer("reseller__payout_details").first()
+    return contact.reseller.user if contact and contact.reseller else None

@@ -13,7 +13,7 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils.translation import gettext as _
 
 from accounts.models import User
-from accounts.services import record
+from accounts.services import hand_tickets_to, record
 from billing.models import Order, OrderLine, Refund, SoldSerial
 from billing.services import pay_from_balance, place_order, refund_order
 from billing.services.ledger import allocate
@@ -24,7 +24,7 @@ from derp_portal.lib.clock import now
 from derp_portal.lib.errors import PortalError
 from resellers.models import LeaseContact, Resale, Reseller
 from serials.codes import canonical
-from serials.models import LeaseTerm, Plan, SerialNumber
+from serials.models import Lease, LeaseTerm, Plan, SerialNumber
 
 from .people import refuse
 
@@ -286,10 +286,16 @@ def note_lease_contacts() -> int:
 
 
 def reassign_lease(*, lease_id: int, reseller: Reseller | None, reason: str, actor: User) -> LeaseContact:
-    """Staff: whom the lease's customer is shown as their seller; None is the portal itself. Twice is fine."""
+    """Staff: whom the lease's customer is shown as their seller; None is the portal itself. Twice is fine.
+
+    Its tickets that are not closed go to the new seller, or to staff.
+    """
     if not reason.strip():
         raise refuse("reason_needed")
     with transaction.atomic():
+        # A ticket that is opened in this moment meets us at the customer's row and finds the new seller.
+        customer_id = Lease.objects.values_list("user_id", flat=True).get(pk=lease_id)
+        User.objects.select_for_update(no_key=True).get(pk=customer_id)
         _contact, is_new = LeaseContact.objects.get_or_create(lease_id=lease_id)
         contact = LeaseContact.objects.select_for_update(of=("self",), no_key=True).get(lease_id=lease_id)
         if not is_new and contact.reseller_id == (reseller.pk if reseller else None):
@@ -303,4 +309,6 @@ def reassign_lease(*, lease_id: int, reseller: Reseller | None, reason: str, act
             reseller=reseller.code if reseller else "",
             reason=contact.reason,
         )
+        first_line = reseller.user if reseller and reseller.is_active else None
+        hand_tickets_to(about=f"lease:{lease_id}", first_line=first_line, actor=actor)
     return contact

@@ -158,6 +158,10 @@ def test_the_sweep_of_the_outbox_is_scheduled(db: None) -> None:
     assert PeriodicTask.objects.get(task="accounts.tasks.deliver_due").interval.every == 30
 
 
+def test_the_sweep_of_tickets_is_scheduled(db: None) -> None:
+    assert PeriodicTask.objects.get(task="accounts.tasks.pass_on_tickets").interval.every == 60
+
+
 @pytest.mark.both_databases
 @pytest.mark.parametrize(
     "fields", [{"username": "ALICE"}, {"email": "Alice@Example.com"}, {"role": "emperor"}], ids=lambda f: next(iter(f))

@@ -124,8 +124,8 @@ def test_a_dispute_is_told_to_staff_once_and_is_over_when_it_is_won(
         assert arrives(stripe, dispute()) == "noted"
     assert alerts() == [
         (
-            f"The payer of order {order.number} has 19.90 USD taken back by their bank (fraudulent): answer at the gateway"
-            " in time."
+            f"The payer of order {order.number} has 19.90 USD taken back by their bank (fraudulent): answer at the"
+            " gateway in time."
         )
     ]
     assert AuditEntry.objects.filter(event="transfer.dispute_open").count() == 1
@@ -165,8 +165,8 @@ def test_a_refund_that_did_not_arrive_is_told_to_staff_once(stripe: PaymentMetho
         assert arrives(stripe, lost_refund(refund.number)) == "noted"
     assert alerts() == [
         (
-            f"Refund {refund.number} of order {order.number} (5.00 USD) did not arrive (expired_or_canceled_card): send the"
-            " money another way."
+            f"Refund {refund.number} of order {order.number} (5.00 USD) did not arrive (expired_or_canceled_card):"
+            " send the money another way."
         )
     ]
     assert AuditEntry.objects.filter(event="refund.bounced").count() == 1

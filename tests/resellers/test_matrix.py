@@ -9,7 +9,8 @@ import pytest
 from django.test import Client
 from django.urls import get_resolver, reverse
 
-from accounts.models import User
+from accounts.models import Ticket, TicketMessage, User
+from accounts.services import open_ticket
 from billing.models import Order, Posting, SoldSerial
 from resellers.models import Attribution, CommissionLine, LeaseContact, Resale, Reseller, Settlement
 from serials.codes import grouped
@@ -36,13 +37,20 @@ def plan(db: None) -> Plan:
 @pytest.fixture
 def ritas(rita: User, plan: Plan) -> Trade:
     """All that rita has."""
-    return put_in_trade(rita, plan)
+    return with_a_ticket(put_in_trade(rita, plan))
 
 
 @pytest.fixture
 def ruths(ritas: Trade, plan: Plan) -> Trade:
     """All that ruth has: she tries to get at what is rita's."""
-    return put_in_trade(make_user("ruth", language="en"), plan)
+    return with_a_ticket(put_in_trade(make_user("ruth", language="en"), plan))
+
+
+def with_a_ticket(trade: Trade) -> Trade:
+    """The tenant has asked something, which reached the reseller."""
+    about, subject = f"lease:{trade.lease.pk}", f"question of {trade.reseller.user.username}"
+    open_ticket(user=trade.tenant, subject=subject, text="It is dark.", about=about, actor=trade.tenant)
+    return trade
 
 
 def marks_of(trade: Trade) -> set[str]:
@@ -57,6 +65,7 @@ def marks_of(trade: Trade) -> set[str]:
         trade.reseller.code,
         f"walk-in of {trade.reseller.user.username}",
         f"note of {trade.reseller.user.username}",
+        f"question of {trade.reseller.user.username}",
         ACCOUNT,
     }
 
@@ -140,6 +149,22 @@ def test_no_list_holds_what_is_anothers(ritas: Trade, ruths: Trade, operation: s
     assert everything() == before
     if operation not in ("GET reseller/me", "GET reseller/prices"):
         assert ask(ruths, operation, {})[1]["items" if operation[-10:] != "commission" else "months"]
+
+
+def test_tickets_that_reached_another_are_not_there(ritas: Trade, ruths: Trade) -> None:
+    theirs, own = (Ticket.objects.get(first_line=trade.reseller.user) for trade in (ritas, ruths))
+    before = [list(rows.order_by("pk").values()) for rows in (Ticket.objects, TicketMessage.objects)]
+    program, browser = Caller(ruths.reseller.user), browser_of(ruths.reseller.user)
+    [found] = program.get("ticket/list", role="seller")[1]["items"]
+    assert found["number"] == own.number
+    for name, sent in (("show", {}), ("reply", {"text": "x"}), ("close", {}), ("pass_on", {})):
+        ask_for = program.get if name == "show" else program.post
+        assert ask_for(f"ticket/{name}", number=theirs.number, **sent)[0] == 404, name
+    for name in ("ticket", "ticket_live", "ticket_close", "ticket_pass_on"):
+        assert browser.get(reverse(name, args=[theirs.number])).status_code == 404, name
+        assert browser.post(reverse(name, args=[theirs.number]), {"text": "x"}).status_code in (404, 405), name
+    assert browser.get(reverse("ticket", args=[own.number])).status_code == 200
+    assert [list(rows.order_by("pk").values()) for rows in (Ticket.objects, TicketMessage.objects)] == before
 
 
 def test_a_serial_among_ones_own_is_refused_with_all_of_them(ritas: Trade, ruths: Trade) -> None:

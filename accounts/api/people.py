@@ -1,4 +1,4 @@
-"""`/api/user/…` for oneself and `/api/notifications/…`; mounted by the composition."""
+"""`/api/user/…` for oneself, and `/api/notifications/…`."""
 
 from __future__ import annotations
 

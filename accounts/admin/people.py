@@ -1,4 +1,4 @@
-"""The operator's view of people, tokens, mail and the audit trail. State is read-only; actions call services."""
+"""People, tokens, mail and the audit trail."""
 
 from __future__ import annotations
 

@@ -1,0 +1,8 @@
+"""The operator's view of people, tokens, mail, tickets, the audit trail. State is read-only; actions call services."""
+
+from __future__ import annotations
+
+from .people import ReadOnlyAdmin, UserAdmin
+from .tickets import TicketAdmin
+
+__all__ = ["ReadOnlyAdmin", "TicketAdmin", "UserAdmin"]

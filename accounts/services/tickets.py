@@ -1,0 +1,340 @@
+"""Tickets: opening, answering, passing on, closing.
+
+Each verb locks the ticket, what a customer does the customer's row before it: there they meet the limit of open
+tickets, and whoever hands their tickets to somebody else (docs/locking.md).
+"""
+
+from __future__ import annotations
+
+import secrets
+from datetime import timedelta
+from zoneinfo import ZoneInfo
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Q, QuerySet
+from django.utils.translation import gettext as _
+
+from accounts import ratelimit, subjects
+from accounts.models import Ticket, TicketMessage, User
+from accounts.services import ticket_mails
+from accounts.services.audit import record
+from derp_portal.lib import clock
+from derp_portal.lib.errors import PortalError
+
+State, Side = Ticket.State, TicketMessage.Side
+
+MOST_OPEN = 20
+MOST_OPENED_IN_AN_HOUR = 20
+MOST_REPLIES_IN_AN_HOUR = 120
+HOUR = 3600
+REOPENED_WITHIN = timedelta(days=30)
+LONGEST_SUBJECT = 120
+LONGEST_TEXT = 10_000
+BATCH = 500
+ALPHABET = "23456789ABCDEFGHJKLMNPQRSTUVWXYZ"
+"""What people read to each other over the phone: nothing in it looks like something else."""
+
+
+def open_ticket(
+    *, user: User, subject: str, text: str, about: str = "", client_key: str = "", actor: User | None
+) -> Ticket:
+    """Ask something. It reaches the first line of what it is about, or staff where there is none.
+
+    The same `client_key` of one user opens once and gives back the first ticket. Raises PortalError `invalid_input`,
+    `not_found` for an `about` that is not the user's own, `too_many_tickets`, `account_inactive`; RateLimited.
+    """
+    subject, text = _checked_subject(subject), _checked_text(text)
+    ratelimit.hit(scope="ticket", key=str(user.pk), limit=MOST_OPENED_IN_AN_HOUR, window_seconds=HOUR)
+    with transaction.atomic():
+        customer = User.objects.select_for_update(no_key=True).get(pk=user.pk)
+        if client_key and (known := Ticket.objects.filter(customer=customer, client_key=client_key).first()):
+            return known
+        if not customer.is_active:
+            raise PortalError(_("This account is switched off."), code="account_inactive", status=403)
+        if about and subjects.own(about, customer) is None:
+            raise _unknown(_("There is no such thing of yours to ask about."))
+        if Ticket.objects.filter(customer=customer).exclude(state=State.CLOSED).count() >= MOST_OPEN:
+            raise PortalError(
+                _("You have %(most)s tickets that are not closed. Close one that is settled, or go on in one of them.")
+                % {"most": MOST_OPEN},
+                code="too_many_tickets",
+                status=409,
+            )
+        first_line, moment = subjects.first_line_of(about, customer), clock.now()
+        ticket = Ticket.objects.create(
+            number=_new_number(),
+            customer=customer,
+            subject=subject,
+            about=about,
+            first_line=first_line,
+            with_staff_since=None if first_line else moment,
+            waiting_since=moment,
+            client_key=client_key,
+            last_message_at=moment,
+            created_at=moment,
+        )
+        message = TicketMessage.objects.create(
+            ticket=ticket, author=customer, side=Side.CUSTOMER, text=text, created_at=moment
+        )
+        record(actor=actor, event="ticket.opened", target=ticket, about=about, first_line=_name(first_line))
+        ticket_mails.tell_opened(ticket, message)
+    return ticket
+
+
+def reply(*, ticket_id: int, text: str, client_key: str = "", actor: User) -> TicketMessage:
+    """Write into the ticket: as its customer, as its first line, or as staff, whichever the actor is.
+
+    A customer's words wait for an answer; others' are one. Staff who answer take the ticket over. A closed ticket
+    opens again within thirty days. The same `client_key` writes once. Raises PortalError `invalid_input`, `not_found`
+    for strangers, `ticket_closed`; RateLimited.
+    """
+    text = _checked_text(text)
+    ratelimit.hit(scope="ticket-reply", key=str(actor.pk), limit=MOST_REPLIES_IN_AN_HOUR, window_seconds=HOUR)
+    with transaction.atomic():
+        ticket, side = _locked_for(ticket_id, actor)
+        if client_key and (known := ticket.messages.filter(author=actor, client_key=client_key).first()):
+            return known  # type: ignore[no-any-return]
+        moment, was_closed = clock.now(), ticket.is_closed
+        if ticket.closed_at is not None and ticket.closed_at <= moment - REOPENED_WITHIN:
+            raise PortalError(
+                _("This ticket was closed more than %(days)s days ago. Please open a new one and name its number.")
+                % {"days": REOPENED_WITHIN.days},
+                code="ticket_closed",
+                status=409,
+            )
+        message = TicketMessage.objects.create(
+            ticket=ticket, author=actor, side=side, text=text, client_key=client_key, created_at=moment
+        )
+        ticket.last_message_at, ticket.closed_at = moment, None
+        if side == Side.CUSTOMER:
+            ticket.state, ticket.waiting_since = State.WAITING, ticket.waiting_since or moment
+            _reach_somebody(ticket, was_closed=was_closed)
+        else:
+            ticket.state, ticket.waiting_since = State.ANSWERED, None
+            if side == Side.STAFF and not ticket.is_with_staff:
+                ticket.with_staff_since = moment
+        _save(ticket)
+        if was_closed:
+            record(actor=actor, event="ticket.reopened", target=ticket)
+        record(actor=actor, event="ticket.replied", target=ticket, side=side.value)
+        ticket_mails.tell_replied(ticket, message)
+    return message
+
+
+def add_note(*, ticket_id: int, text: str, actor: User) -> TicketMessage:
+    """Staff: write something down for staff alone. Nobody is told, and nothing of the ticket changes."""
+    text = _checked_text(text)
+    with transaction.atomic():
+        ticket, side = _locked_for(ticket_id, actor, as_staff=True)
+        message = TicketMessage.objects.create(ticket=ticket, author=actor, side=side, text=text, is_note=True)
+        record(actor=actor, event="ticket.noted", target=ticket)
+    return message
+
+
+def pass_on(*, ticket_id: int, actor: User) -> Ticket:
+    """Make it the operator's: its customer asks for them, the first line gives it up, or staff take it over.
+
+    The first line may still read and answer. Twice is fine. Raises PortalError `not_found`, `ticket_closed`.
+    """
+    with transaction.atomic():
+        ticket, side = _locked_for(ticket_id, actor)
+        if ticket.is_with_staff:
+            return ticket
+        if ticket.is_closed:
+            raise PortalError(
+                _("This ticket is closed. Write into it to open it again."), code="ticket_closed", status=409
+            )
+        _pass_on(ticket, actor=actor, side=side, why=side.value)
+    return ticket
+
+
+def close_ticket(*, ticket_id: int, actor: User) -> Ticket:
+    """It is settled. Its customer and staff may say so, and the first line while nobody but them has it.
+
+    Twice is fine. Raises PortalError `not_found`, `with_staff`.
+    """
+    with transaction.atomic():
+        ticket, side = _locked_for(ticket_id, actor)
+        if ticket.is_closed:
+            return ticket
+        if side == Side.SELLER and ticket.is_with_staff:
+            raise PortalError(
+                _("The operator has this ticket now; they or the customer close it."), code="with_staff", status=409
+            )
+        ticket.state, ticket.waiting_since, ticket.closed_at = State.CLOSED, None, clock.now()
+        _save(ticket)
+        record(actor=actor, event="ticket.closed", target=ticket, side=side.value)
+        if side != Side.CUSTOMER:
+            ticket_mails.tell_closed(ticket, side)
+    return ticket
+
+
+def pass_on_overdue(*, limit: int = BATCH) -> int:
+    """The sweep: what waits for a first line that has let it wait too long, or is none any more, goes to staff.
+
+    Several may run at once. Returns how many were passed on.
+    """
+    found = list(overdue().order_by("waiting_since", "pk").values_list("pk", flat=True)[:limit])
+    return sum(_pass_on_if_due(ticket_id) for ticket_id in found)
+
+
+def overdue() -> QuerySet[Ticket]:
+    """Tickets that their first line has had for too long, or cannot answer any more."""
+    waiting = Ticket.objects.filter(state=State.WAITING, with_staff_since=None)
+    too_long = Q(waiting_since__lte=clock.now() - timedelta(hours=settings.TICKET_FIRST_LINE_HOURS))
+    return waiting.filter(too_long | ~Q(first_line__role=User.Role.RESELLER) | Q(first_line__is_active=False))
+
+
+def hand_tickets_to(*, about: str, first_line: User | None, actor: User | None) -> int:
+    """The first line of a subject is another one now: its tickets that are not closed go there, None is staff.
+
+    Whoever had them sees them no more. The caller holds the customer's row. Returns how many went.
+    """
+    count = 0
+    can_answer = first_line is not None and subjects.may_be_first_line(first_line)
+    with transaction.atomic():
+        open_ones = Ticket.objects.filter(about=about).exclude(about="").exclude(state=State.CLOSED)
+        for ticket_id in list(open_ones.order_by("pk").values_list("pk", flat=True)):
+            ticket = _locked(ticket_id)
+            # Nobody is their own first line.
+            target = first_line if first_line and can_answer and first_line.pk != ticket.customer_id else None
+            if ticket.is_closed or ticket.first_line_id == (target.pk if target else None):
+                continue
+            before, was_with_staff = ticket.first_line, ticket.is_with_staff
+            _give_to(ticket, target)
+            _save(ticket)
+            record(actor=actor, event="ticket.handed_over", target=ticket, before=_name(before), after=_name(target))
+            ticket_mails.tell_handed_over(ticket, is_new_to_staff=ticket.is_with_staff and not was_with_staff)
+            count += 1
+    return count
+
+
+# --- who may -----------------------------------------------------------------------------------------
+
+
+def side_of(ticket: Ticket, user: User) -> TicketMessage.Side | None:
+    """As what the user may write into the ticket; None for a stranger."""
+    if ticket.customer_id == user.pk:
+        return Side.CUSTOMER
+    if ticket.first_line_id == user.pk and subjects.may_be_first_line(user):
+        return Side.SELLER
+    return Side.STAFF if user.is_staff and user.is_active else None
+
+
+def may_close(ticket: Ticket, side: TicketMessage.Side) -> bool:
+    """Whether that side may close it as things are."""
+    return not ticket.is_closed and (side != Side.SELLER or not ticket.is_with_staff)
+
+
+def may_pass_on(ticket: Ticket) -> bool:
+    """Whether there is anything to pass on."""
+    return not ticket.is_closed and not ticket.is_with_staff
+
+
+def may_reply(ticket: Ticket) -> bool:
+    """Whether one may still write into it."""
+    return ticket.closed_at is None or ticket.closed_at > clock.now() - REOPENED_WITHIN
+
+
+def _locked(ticket_id: int) -> Ticket:
+    tickets = Ticket.objects.select_for_update(of=("self",), no_key=True)
+    return tickets.select_related("customer", "first_line").get(pk=ticket_id)
+
+
+def _locked_for(ticket_id: int, actor: User, *, as_staff: bool = False) -> tuple[Ticket, TicketMessage.Side]:
+    """The ticket, locked, and the side the actor is on: asked anew, since somebody may have been suspended meanwhile.
+
+    Raises PortalError `not_found`.
+    """
+    whose = Ticket.objects.filter(pk=ticket_id).values_list("customer_id", flat=True).first()
+    if whose == actor.pk:
+        User.objects.select_for_update(no_key=True).get(pk=whose)
+    if whose is not None:
+        ticket = _locked(ticket_id)
+        side = side_of(ticket, User.objects.get(pk=actor.pk))
+        if side is not None and (not as_staff or side == Side.STAFF):
+            return ticket, side
+    raise _unknown(_("There is no such ticket."))
+
+
+# --- parts -------------------------------------------------------------------------------------------
+
+
+def _reach_somebody(ticket: Ticket, *, was_closed: bool) -> None:
+    """See to it that whoever the ticket waits for is still there to answer."""
+    if was_closed:
+        # While it was closed the lease may have gone to another seller.
+        current = subjects.first_line_of(ticket.about, ticket.customer)
+        if ticket.first_line_id != (current.pk if current else None):
+            _give_to(ticket, current)
+    first_line = ticket.first_line
+    if not ticket.is_with_staff and (first_line is None or not subjects.may_be_first_line(first_line)):
+        ticket.with_staff_since = clock.now()
+
+
+def _give_to(ticket: Ticket, first_line: User | None) -> None:
+    ticket.first_line = first_line
+    if first_line is None and not ticket.is_with_staff:
+        ticket.with_staff_since = clock.now()
+
+
+def _pass_on_if_due(ticket_id: int) -> bool:
+    with transaction.atomic():
+        ticket = _locked(ticket_id)
+        if not overdue().filter(pk=ticket_id).exists():
+            return False  # Somebody answered meanwhile.
+        is_there = ticket.first_line is not None and subjects.may_be_first_line(ticket.first_line)
+        _pass_on(ticket, actor=None, side=None, why="no_answer" if is_there else "seller_gone")
+    return True
+
+
+def _pass_on(ticket: Ticket, *, actor: User | None, side: TicketMessage.Side | None, why: str) -> None:
+    ticket.with_staff_since = clock.now()
+    _save(ticket)
+    record(actor=actor, event="ticket.passed_on", target=ticket, why=why)
+    ticket_mails.tell_passed_on(ticket, by=side, why=why)
+
+
+def _save(ticket: Ticket) -> None:
+    ticket.save(
+        update_fields=["state", "first_line", "with_staff_since", "waiting_since", "last_message_at", "closed_at"]
+    )
+
+
+def _new_number(length: int = 8) -> str:
+    """The operator's day and enough randomness not to be guessed."""
+    day = clock.local_day(clock.now(), ZoneInfo(settings.TIME_ZONE))
+    return f"{day:%y%m%d}" + "".join(secrets.choice(ALPHABET) for _letter in range(length))
+
+
+def _checked_subject(subject: str) -> str:
+    # One line: it stands in mails, where an empty line begins another paragraph.
+    line = " ".join(subject.split())
+    if not line:
+        raise _invalid("subject", _("Please say in a few words what it is about."))
+    if len(line) > LONGEST_SUBJECT:
+        raise _invalid("subject", _("At most %(most)s characters, please.") % {"most": LONGEST_SUBJECT})
+    return line
+
+
+def _checked_text(text: str) -> str:
+    plain = text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "").strip()
+    if not plain:
+        raise _invalid("text", _("Please write something: the message is empty."))
+    if len(plain) > LONGEST_TEXT:
+        raise _invalid("text", _("At most %(most)s characters, please.") % {"most": LONGEST_TEXT})
+    return plain
+
+
+def _invalid(field: str, message: str) -> PortalError:
+    fields = [{"field": field, "message": message}]
+    return PortalError(message, code="invalid_input", status=422, fields=fields)
+
+
+def _unknown(message: str) -> PortalError:
+    return PortalError(message, code="not_found", status=404)
+
+
+def _name(user: User | None) -> str:
+    return user.get_username() if user else ""

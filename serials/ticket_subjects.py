@@ -1,0 +1,36 @@
+"""Leases as something that tickets are about: `lease:12`."""
+
+from __future__ import annotations
+
+from django.urls import reverse
+from django.utils.translation import gettext as _
+
+from accounts.models import User
+from accounts.subjects import Subject
+from serials.models import Lease
+
+OFFERED = 50
+
+
+def lease_choices(user: User) -> list[Subject]:
+    """A person's leases, those that run first."""
+    leases = Lease.objects.filter(user=user).order_by("status", "-id")  # "active" is the first word of the three.
+    return [_subject(lease, user) for lease in leases[:OFFERED]]
+
+
+def find_lease(key: str, reader: User) -> Subject | None:
+    """The lease of that id; its page is there for its owner, the admin's for staff, none for its seller."""
+    if not (key.isascii() and key.isdigit() and len(key) < 19):
+        return None
+    lease = Lease.objects.filter(pk=int(key)).first()
+    return _subject(lease, reader) if lease else None
+
+
+def _subject(lease: Lease, reader: User) -> Subject:
+    url = ""
+    if lease.user_id == reader.pk:
+        url = reverse("lease", args=[lease.pk])
+    elif reader.is_staff:
+        url = reverse("admin:serials_lease_change", args=[lease.pk])
+    label = _("Lease “%(name)s”") % {"name": lease.name}
+    return Subject(f"lease:{lease.pk}", label, lease.user_id, str(lease.get_status_display()), url)
