@@ -291,6 +291,9 @@ def _pass_on_if_due(ticket_id: int) -> bool:
 
 def _pass_on(ticket: Ticket, *, actor: User | None, side: TicketMessage.Side | None, why: str) -> None:
     ticket.with_staff_since = clock.now()
+    if side != Side.STAFF:
+        # Whoever asks for the operator waits for them, also after an answer that did not help.
+        ticket.state, ticket.waiting_since = State.WAITING, ticket.waiting_since or clock.now()
     _save(ticket)
     record(actor=actor, event="ticket.passed_on", target=ticket, why=why)
     ticket_mails.tell_passed_on(ticket, by=side, why=why)

@@ -254,6 +254,18 @@ def test_the_seller_closes_only_what_nobody_else_has(alice: User, rita: User) ->
     refused("ticket_closed", services.pass_on, ticket_id=ask_and_close(alice).pk, actor=alice)
 
 
+@pytest.mark.usefixtures("boxed")
+@pytest.mark.parametrize(("who", "state"), [("alice", "waiting"), ("rita", "waiting"), ("root", "answered")])
+def test_who_asks_for_the_operator_after_an_answer_waits_for_them(
+    alice: User, rita: User, root: User, who: str, state: str
+) -> None:
+    ticket = ask(alice, about_box=True)
+    services.reply(ticket_id=ticket.pk, text="Have you tried turning it off and on?", actor=rita)
+    services.pass_on(ticket_id=ticket.pk, actor=User.objects.get(username=who))
+    assert again(ticket).state == state
+    assert (again(ticket).queue == Ticket.Queue.STAFF) == (state == "waiting")
+
+
 def ask_and_close(user: User) -> Ticket:
     return services.close_ticket(ticket_id=ask(user, about_box=True).pk, actor=user)
 
