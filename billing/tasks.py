@@ -6,7 +6,7 @@ from celery import shared_task
 
 from billing import sandbox
 from billing.finance.roll_up import check_roll_ups, roll_up_days
-from billing.services import channels, fulfilment, orders, payments, refunds
+from billing.services import callbacks, channels, fulfilment, orders, payments, refunds
 from billing.services.checking import check_and_tell
 
 
@@ -69,3 +69,9 @@ def roll_up() -> None:
 def check_books() -> None:
     """Compare the books with the documents and the figures, and tell when they differ."""
     check_and_tell(check_roll_ups)
+
+
+@shared_task
+def forget_callbacks() -> None:
+    """Drop callbacks that have been kept for long enough."""
+    callbacks.forget_callbacks()

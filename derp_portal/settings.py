@@ -299,6 +299,9 @@ REGISTRY_AUTH = (_registry_login[0], _registry_login[2]) if _registry_login[0] e
 ACL_LEARN_HOURS = env.int("ACL_LEARN_HOURS", default=24)
 # For so long it is kept who knocked at which door.
 ACL_LOG_DAYS = env.int("ACL_LOG_DAYS", default=90)
+# For so long it is kept what gateways called about, and what nobody believed.
+CALLBACK_DAYS = env.int("CALLBACK_DAYS", default=400)
+REFUSED_CALLBACK_DAYS = env.int("REFUSED_CALLBACK_DAYS", default=30)
 # Where customers may have us speak to although it is not on the public Internet, such as a Headscale in our network.
 OUTBOUND_ALLOWED_NETWORKS = env.list("OUTBOUND_ALLOWED_NETWORKS", default=[])
 # A host that has been silent for so long is lost, and its relays move.

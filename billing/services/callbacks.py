@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import structlog
+from django.conf import settings
+from django.db.models import QuerySet
 from django.utils import translation
 
 from accounts import ratelimit
@@ -20,6 +24,7 @@ log = structlog.get_logger(__name__)
 LONGEST_KEPT = 64 * 1024
 KEPT_HEADERS = ("content-type", "user-agent")
 KEPT_HEADER_STARTS = ("wechatpay-", "stripe-", "x-sandbox-")
+BATCH = 1000
 REFUSED_KEPT_A_MINUTE = 30
 """Of one address: whoever sends rubbish must not fill the table."""
 
@@ -56,6 +61,24 @@ def handle_callback(*, method: PaymentMethod, callback: RawCallback, ip: str | N
     if verdict != Verdict.REFUSED or _may_be_kept(ip):
         _keep(method, callback, ip, verdict, reason, payment)
     return gateway.answer(is_taken=is_taken)
+
+
+def forget_callbacks() -> int:
+    """Drop callbacks that have been kept for long enough; how many. What they came to stays in transfers."""
+    moment = now()
+    believed = GatewayCallback.objects.exclude(verdict=Verdict.REFUSED)
+    refused = GatewayCallback.objects.filter(verdict=Verdict.REFUSED)
+    return _forget(believed.filter(created_at__lt=moment - timedelta(days=settings.CALLBACK_DAYS))) + _forget(
+        refused.filter(created_at__lt=moment - timedelta(days=settings.REFUSED_CALLBACK_DAYS))
+    )
+
+
+def _forget(old: QuerySet[GatewayCallback]) -> int:
+    count = 0
+    # In small steps: a callback that comes in now must not wait.
+    while ids := list(old.order_by("created_at").values_list("pk", flat=True)[:BATCH]):
+        count += GatewayCallback.objects.filter(pk__in=ids).forget()
+    return count
 
 
 def _ask_soon(method: PaymentMethod, reference: str) -> Payment | None:

@@ -29,6 +29,10 @@ class AppendOnlyQuerySet(models.QuerySet[Any]):
         """Always refused."""
         raise Unchangeable(self.model)
 
+    def forget(self) -> int:
+        """Drop rows that are kept no longer; how many. For sweeps that keep to a stated time, and nobody else."""
+        return super().delete()[0]
+
 
 class AppendOnly(models.Model):
     """Changing or deleting one of the rows, or many at once, raises Unchangeable."""
