@@ -42,6 +42,7 @@ TRANSFER_COLOURS: dict[str, str] = {
     Transfer.State.RETURNED: "",
 }
 DISPUTE_COLOURS: dict[str, str] = {
+    Transfer.Dispute.ASKED: "warning",
     Transfer.Dispute.OPEN: "danger",
     Transfer.Dispute.WON: "success",
     Transfer.Dispute.LOST: "danger",

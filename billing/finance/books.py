@@ -192,15 +192,22 @@ def _fees() -> Iterable[Finding]:
 
 
 def _sent_refunds() -> Iterable[Finding]:
-    """A refund that is done was sent, or went to the balance, once and whole; one that is not was not."""
+    """A refund that is done was sent, or went to the balance, once and whole; one that is not was not, or came back."""
     left = Posting.objects.filter(
         refund=OuterRef("pk"),
         debit=Account.REFUNDS_DUE,
         credit__in=(Account.CASH, Account.RESELLER_FUNDS),
         currency=OuterRef("currency"),
     )
+    came_back = Posting.objects.filter(
+        refund=OuterRef("pk"),
+        debit=Account.CASH,
+        credit=Account.REFUNDS_DUE,
+        currency=OuterRef("currency"),
+    )
     is_done = Q(state=Refund.State.DONE)
-    wrong = Refund.objects.annotate(booked=_booked(left, "refund")).filter(
+    booked = _booked(left, "refund") - _booked(came_back, "refund")
+    wrong = Refund.objects.annotate(booked=booked).filter(
         (is_done & ~Q(booked=F("amount"))) | (~is_done & ~Q(booked=0))
     )
     for number in wrong.values_list("number", flat=True)[:MOST]:

@@ -101,6 +101,8 @@ class Outcome(StrEnum):
     PENDING = "pending"
     CLOSED = "closed"
     """It will not be paid any more: expired, cancelled, failed, or never heard of long after."""
+    INQUIRED = "inquired"
+    """It was paid, and the payer's bank asks what for; no money has moved."""
     DISPUTED = "disputed"
     """It was paid, and the payer's bank has taken the money back until somebody answers."""
     DISPUTE_WON = "dispute_won"
@@ -109,7 +111,9 @@ class Outcome(StrEnum):
     """Money that was given back did not arrive, though the gateway had said it was done."""
 
 
-SETBACKS = frozenset({Outcome.DISPUTED, Outcome.DISPUTE_WON, Outcome.DISPUTE_LOST, Outcome.REFUND_FAILED})
+SETBACKS = frozenset(
+    {Outcome.INQUIRED, Outcome.DISPUTED, Outcome.DISPUTE_WON, Outcome.DISPUTE_LOST, Outcome.REFUND_FAILED}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +139,8 @@ class Notice:
     """
     refund_reference: str = ""
     """Of REFUND_FAILED: ours."""
+    setback_id: str = ""
+    """Of a setback: the gateway's own name of the dispute or refund."""
     why: str = ""
     """Of a setback: the gateway's own word for it."""
 

@@ -45,6 +45,7 @@ _WEBHOOK_SECRET = re.compile(r"whsec_[0-9A-Za-z+/=_-]{8,200}")
 _HEADER = re.compile(r"[0-9A-Za-z_]{1,20}=[0-9A-Za-z]{1,256}(?:,[0-9A-Za-z_]{1,20}=[0-9A-Za-z]{1,256}){1,30}")
 _SESSION = re.compile(r"cs_[0-9A-Za-z_]{1,250}")
 _INTENT = re.compile(r"pi_[0-9A-Za-z_]{1,250}")
+_NAME = re.compile(r"[0-9A-Za-z_]{1,64}")
 _CURRENCY = re.compile(r"[a-z]{3}")
 _WORD = re.compile(r"[0-9a-z_.]{1,80}")
 
@@ -59,6 +60,7 @@ _DONE = "checkout.session.completed"
 _PAID_LATER = "checkout.session.async_payment_succeeded"
 _CLOSED = frozenset({"checkout.session.async_payment_failed", "checkout.session.expired"})
 _DISPUTED, _DISPUTE_OVER = "charge.dispute.created", "charge.dispute.closed"
+_FUNDS_TAKEN = "charge.dispute.funds_withdrawn"
 _REFUND_CHANGED = frozenset({"refund.failed", "refund.updated", "charge.refund.updated"})
 """Accounts differ in which of them they are sent; all say the refund's state."""
 _REFUND_LOST = ("failed", "canceled")
@@ -455,25 +457,39 @@ def _refund_answer(refund: Mapping[str, Any]) -> RefundAnswer:
 
 def _setback(kind: str, said: Mapping[str, Any]) -> Notice | None:
     """What an event says of money that did not stay where it was; None where it says no such thing."""
-    status, refund_reference = said.get("status"), ""
-    if kind == _DISPUTED:
-        outcome, why = Outcome.DISPUTED, said.get("reason")
-    elif kind == _DISPUTE_OVER:
-        outcome, why = Outcome.DISPUTE_LOST if status == "lost" else Outcome.DISPUTE_WON, said.get("reason")
-    elif kind in _REFUND_CHANGED and status in _REFUND_LOST:
+    outcome = _dispute(kind, str(said.get("status")))
+    why, refund_reference = said.get("reason"), ""
+    if kind in _REFUND_CHANGED and said.get("status") in _REFUND_LOST:
         outcome, why = Outcome.REFUND_FAILED, said.get("failure_reason")
         refund_reference = reference_in(_dict(said, "metadata").get("refund_reference"))
-    else:
-        return None
-    intent, currency = said.get("payment_intent"), said.get("currency")
-    if not _is(intent, _INTENT) or not _is(currency, _CURRENCY):
+    named, intent, currency = said.get("id"), said.get("payment_intent"), said.get("currency")
+    if outcome is None or not _is(named, _NAME) or not _is(intent, _INTENT) or not _is(currency, _CURRENCY):
         return None
     try:
         amount = _from_stripe(said.get("amount"), currency.upper())
     except ValueError:
         return None
-    word = why if _is(why, _WORD) else ""
-    return Notice("", outcome, intent, amount, currency.upper(), refund_reference=refund_reference, why=word)
+    return Notice(
+        "",
+        outcome,
+        intent,
+        amount,
+        currency.upper(),
+        refund_reference=refund_reference,
+        setback_id=named,
+        why=why if _is(why, _WORD) else "",
+    )
+
+
+def _dispute(kind: str, status: str) -> Outcome | None:
+    # What Stripe calls a warning is an inquiry: the money stays until it becomes a dispute.
+    if kind == _DISPUTED:
+        return Outcome.INQUIRED if status.startswith("warning_") else Outcome.DISPUTED
+    if kind == _FUNDS_TAKEN:
+        return Outcome.DISPUTED
+    if kind == _DISPUTE_OVER:
+        return Outcome.DISPUTE_LOST if status == "lost" else Outcome.DISPUTE_WON
+    return None
 
 
 def _reference(session: Mapping[str, Any]) -> str:

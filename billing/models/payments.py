@@ -163,6 +163,7 @@ class Transfer(models.Model):
         STAFF = "staff", _("confirmed by staff")
 
     class Dispute(models.TextChoices):
+        ASKED = "asked", _("the payer's bank asks")
         OPEN = "open", _("disputed by the payer")
         WON = "won", _("dispute won")
         LOST = "lost", _("dispute lost")
@@ -188,7 +189,8 @@ class Transfer(models.Model):
         verbose_name=_("confirmed by"),
     )
     paid_at = models.DateTimeField(_("paid at"))
-    dispute = models.CharField(_("dispute"), max_length=4, choices=Dispute.choices, blank=True)
+    dispute = models.CharField(_("dispute"), max_length=5, choices=Dispute.choices, blank=True)
+    dispute_id = models.CharField(_("the gateway's name of the dispute"), max_length=64, blank=True)
     payer_digest = models.CharField(max_length=64, blank=True, editable=False)
     created_at = models.DateTimeField(_("received"), default=clock.now)
 
@@ -203,7 +205,7 @@ class Transfer(models.Model):
         ]
         indexes = [
             models.Index(fields=["-id"], condition=Q(state="held"), name="transfers_held"),
-            models.Index(fields=["-id"], condition=Q(dispute="open"), name="transfers_disputed"),
+            models.Index(fields=["-id"], condition=Q(dispute__in=["asked", "open"]), name="transfers_disputed"),
             models.Index(fields=["payer_digest"], condition=~Q(payer_digest=""), name="transfers_by_payer"),
         ]
 

@@ -19,7 +19,7 @@ from django.utils.translation import gettext as _
 from accounts.models import User
 from accounts.services import notify, record
 from billing.gateways.base import GatewayFailure, RefundDemand, Rejected
-from billing.models import Account, Order, OrderLine, Payment, Refund, SoldSerial, Transfer
+from billing.models import Account, Order, OrderLine, Payment, Posting, Refund, SoldSerial, Transfer
 from derp_portal.lib.clock import now
 from derp_portal.lib.errors import PortalError
 from serials import services as serials
@@ -29,6 +29,7 @@ from .balances import balance_of
 from .ledger import allocate, post
 from .methods import gateway_of, notify_url
 from .orders import locked_order, move, new_number
+from .setbacks import end_alerts
 from .watching import tell_staff, told_staff_is_over
 from .words import amount_of
 
@@ -131,6 +132,8 @@ def refund_order(
         )
         if is_sent or order.is_from_balance:
             finish(refund, reference="", actor=actor)
+            if is_all and refund.transfer:
+                end_alerts(refund.transfer)
         else:
             _wake(refund.pk)
             _tell(refund, order, "refund_decided")
@@ -385,8 +388,10 @@ def finish(refund: Refund, *, reference: str, actor: User | None) -> None:
         return
     refund.state, refund.done_at, refund.reference, refund.problem = Refund.State.DONE, now(), reference[:128], ""
     refund.save(update_fields=["state", "done_at", "reference", "problem"])
+    # Once more each time it came back.
+    bounces = Posting.objects.filter(refund=refund, debit=Account.CASH, credit=Account.REFUNDS_DUE).count()
     post(
-        f"refund:{refund.pk}:sent",
+        f"refund:{refund.pk}:sent:{bounces + 1}" if bounces else f"refund:{refund.pk}:sent",
         debit=Account.REFUNDS_DUE,
         credit=Account.RESELLER_FUNDS if refund.order.is_from_balance else Account.CASH,
         amount=refund.amount,
@@ -399,7 +404,8 @@ def finish(refund: Refund, *, reference: str, actor: User | None) -> None:
         note=reference,
     )
     record(actor=actor, event="refund.done", target=refund, reference=reference)
-    told_staff_is_over("refund_by_hand", subject=refund.number)
+    for topic in ("refund_by_hand", "refund_bounced"):
+        told_staff_is_over(topic, subject=refund.number)
     _tell(refund, refund.order, "refund_done")
 
 

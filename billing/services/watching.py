@@ -15,6 +15,7 @@ SEVERITIES = {
     "payment_unclear": Alert.Severity.WARNING,
     "order_stuck": Alert.Severity.CRITICAL,
     "refund_by_hand": Alert.Severity.WARNING,
+    "payment_inquired": Alert.Severity.WARNING,
     "payment_disputed": Alert.Severity.CRITICAL,
     "dispute_lost": Alert.Severity.WARNING,
     "refund_bounced": Alert.Severity.CRITICAL,
@@ -30,6 +31,9 @@ teach(
         ),
         "order_stuck": _("Order %(order)s is paid but cannot be delivered: a person must look."),
         "refund_by_hand": _("Refund %(refund)s of order %(order)s cannot be sent by the gateway: send it by hand."),
+        "payment_inquired": _(
+            "The bank of the payer of order %(order)s asks about %(amount)s (%(why)s): answer at the gateway in time."
+        ),
         "payment_disputed": _(
             "The payer of order %(order)s has %(amount)s taken back by their bank (%(why)s): answer at the gateway in"
             " time."

@@ -16,6 +16,7 @@ from billing.finance.sums import NOTHING, Sums
 from billing.models import CURRENCIES, Order, Refund, Transfer
 from billing.services import stock_levels
 from billing.services.ledger import today
+from billing.services.setbacks import OPEN_DISPUTES
 from derp_portal.lib import money
 from derp_portal.lib.clock import start_of_day
 
@@ -66,12 +67,12 @@ def held_transfers() -> Attention:
 
 
 def disputes() -> Attention:
-    disputed = Transfer.objects.filter(dispute=Transfer.Dispute.OPEN).select_related("payment__order__user", "method")
+    disputed = Transfer.objects.filter(dispute__in=OPEN_DISPUTES).select_related("payment__order__user", "method")
     count, rows = count_and_first(disputed.order_by("id"))
     return Attention(
         title=_("Disputed payments"),
         icon="gavel",
-        link=list_link("billing_transfer", "dispute__exact=open"),
+        link=list_link("billing_transfer", "dispute__in=asked,open"),
         count=count,
         items=[
             Item(

@@ -116,6 +116,7 @@ AUDIT: dict[str, Promise] = {
     "token.issued": _("API token issued"),
     "token.revoked": _("API token revoked"),
     "transfer.accepted": _("Held money counted"),
+    "transfer.dispute_asked": _("The payer's bank asks about a payment"),
     "transfer.dispute_lost": _("Dispute lost"),
     "transfer.dispute_open": _("Payment disputed"),
     "transfer.dispute_won": _("Dispute won"),

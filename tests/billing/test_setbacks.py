@@ -15,7 +15,7 @@ from billing.models import GatewayCallback, Order, Payment, PaymentMethod, Refun
 from billing.services import refund_order
 from billing.services.callbacks import handle_callback
 from billing.services.fulfilment import deliver
-from billing.services.refunds import finish
+from billing.services.refunds import finish, settle_by_hand
 from fleet.models import Alert
 from fleet.services.alert_words import wording
 from tests.billing.desk import page, told
@@ -79,24 +79,26 @@ def alerts() -> list[str]:
     return [wording(alert) for alert in Alert.objects.filter(resolved=False).order_by("id")]
 
 
+def beginnings() -> list[str]:
+    """The same without what staff are to do about it."""
+    return [text.partition(": ")[0] for text in alerts()]
+
+
 def test_stripe_tells_of_disputes_and_of_refunds_that_did_not_arrive() -> None:
-    read = [
-        gateway().read_callback(signed(said))
-        for said in (
-            dispute(),
-            dispute("charge.dispute.closed", status="lost"),
-            dispute("charge.dispute.closed", status="won"),
-            lost_refund("R1"),
-            lost_refund("R1", "charge.refund.updated", status="canceled"),
-        )
-    ]
-    assert read == [
-        Notice("", Outcome.DISPUTED, INTENT, 1990, "USD", why="fraudulent"),
-        Notice("", Outcome.DISPUTE_LOST, INTENT, 1990, "USD", why="fraudulent"),
-        Notice("", Outcome.DISPUTE_WON, INTENT, 1990, "USD", why="fraudulent"),
-        *[Notice("", Outcome.REFUND_FAILED, INTENT, 500, "USD", refund_reference="R1", why="expired_or_canceled_card")]
-        * 2,
-    ]
+    told = {
+        Outcome.INQUIRED: [dispute(status="warning_needs_response")],
+        Outcome.DISPUTED: [dispute(), dispute("charge.dispute.funds_withdrawn")],
+        Outcome.DISPUTE_LOST: [dispute("charge.dispute.closed", status="lost")],
+        Outcome.DISPUTE_WON: [dispute("charge.dispute.closed", status=how) for how in ("won", "warning_closed")],
+    }
+    for outcome, events in told.items():
+        for said in events:
+            read = gateway().read_callback(signed(said))
+            assert read == Notice("", outcome, INTENT, 1990, "USD", setback_id="dp_1", why="fraudulent")
+    for said in (lost_refund("R1"), lost_refund("R1", "charge.refund.updated", status="canceled")):
+        read = gateway().read_callback(signed(said))
+        named: dict[str, Any] = {"refund_reference": "R1", "setback_id": "re_1", "why": "expired_or_canceled_card"}
+        assert read == Notice("", Outcome.REFUND_FAILED, INTENT, 500, "USD", **named)
 
 
 @pytest.mark.parametrize(
@@ -122,12 +124,7 @@ def test_a_dispute_is_told_to_staff_once_and_is_over_when_it_is_won(
 ) -> None:
     for _time in range(2):
         assert arrives(stripe, dispute()) == "noted"
-    assert alerts() == [
-        (
-            f"The payer of order {order.number} has 19.90 USD taken back by their bank (fraudulent): answer at the"
-            " gateway in time."
-        )
-    ]
+    assert beginnings() == [f"The payer of order {order.number} has 19.90 USD taken back by their bank (fraudulent)"]
     assert AuditEntry.objects.filter(event="transfer.dispute_open").count() == 1
     assert Transfer.objects.get().dispute == Dispute.OPEN
 
@@ -138,12 +135,32 @@ def test_a_dispute_is_told_to_staff_once_and_is_over_when_it_is_won(
     assert check_books() == []
 
 
+def test_an_inquiry_becomes_a_dispute_and_staff_are_told_of_both(
+    stripe: PaymentMethod, order: Order, root: User
+) -> None:
+    arrives(stripe, dispute(status="warning_needs_response"))
+    assert beginnings() == [f"The bank of the payer of order {order.number} asks about 19.90 USD (fraudulent)"]
+    for _time in range(2):
+        arrives(stripe, dispute("charge.dispute.funds_withdrawn"))
+    arrives(stripe, dispute(status="warning_needs_response"))
+    assert beginnings() == [f"The payer of order {order.number} has 19.90 USD taken back by their bank (fraudulent)"]
+
+
+def test_another_dispute_about_the_same_money_is_one_of_its_own(
+    stripe: PaymentMethod, order: Order, root: User
+) -> None:
+    arrives(stripe, dispute(status="warning_needs_response"))
+    arrives(stripe, dispute("charge.dispute.closed", status="warning_closed"))
+    arrives(stripe, dispute(id="dp_2"))
+    arrives(stripe, dispute("charge.dispute.closed", status="won"))
+    assert Transfer.objects.get().dispute == Dispute.OPEN, "how the first one ended says nothing about the second"
+    assert len(alerts()) == 1
+
+
 def test_a_lost_dispute_is_booked_as_a_refund_that_was_sent(stripe: PaymentMethod, order: Order, root: User) -> None:
     arrives(stripe, dispute())
     arrives(stripe, dispute("charge.dispute.closed", status="lost"))
-    assert [text.partition(":")[0] for text in alerts()] == [
-        f"The dispute about order {order.number} is lost (19.90 USD)"
-    ]
+    assert beginnings() == [f"The dispute about order {order.number} is lost (19.90 USD)"]
     roots = Client()
     roots.force_login(root)
     shown = told(roots.get(page("transfer_changelist")))
@@ -152,10 +169,11 @@ def test_a_lost_dispute_is_booked_as_a_refund_that_was_sent(stripe: PaymentMetho
     answer = told(roots.post(page("order_refund", order.pk), form, follow=True))
     assert "is written down as given back" in answer
     assert Refund.objects.get().state == Refund.State.DONE
+    assert not alerts()
     assert check_books() == []
 
 
-def test_a_refund_that_did_not_arrive_is_told_to_staff_once(stripe: PaymentMethod, order: Order, root: User) -> None:
+def test_a_refund_that_did_not_arrive_waits_to_be_sent_by_hand(stripe: PaymentMethod, order: Order, root: User) -> None:
     refund = refund_order(order_id=order.pk, amount=500, reason="slow", actor=root)
     assert arrives(stripe, lost_refund(refund.number)) == "noted"
     assert not alerts(), "while it is on its way the gateway is asked, and a person told then"
@@ -163,13 +181,19 @@ def test_a_refund_that_did_not_arrive_is_told_to_staff_once(stripe: PaymentMetho
     finish(refund, reference="re_1", actor=None)
     for _time in range(2):
         assert arrives(stripe, lost_refund(refund.number)) == "noted"
-    assert alerts() == [
-        (
-            f"Refund {refund.number} of order {order.number} (5.00 USD) did not arrive (expired_or_canceled_card):"
-            " send the money another way."
-        )
+    assert beginnings() == [
+        f"Refund {refund.number} of order {order.number} (5.00 USD) did not arrive (expired_or_canceled_card)"
     ]
     assert AuditEntry.objects.filter(event="refund.bounced").count() == 1
+    refund.refresh_from_db()
+    assert (refund.state, refund.problem) == (Refund.State.BY_HAND, "bounced")
+    assert check_books() == []
+
+    settle_by_hand(refund_id=refund.pk, reference="bank 7", actor=root)
+    assert arrives(stripe, lost_refund(refund.number)) == "noted", "late: it is about the transfer before"
+    refund.refresh_from_db()
+    assert (refund.state, refund.reference, refund.problem) == (Refund.State.DONE, "bank 7", "")
+    assert not alerts()
     assert check_books() == []
 
 
@@ -187,3 +211,6 @@ def test_a_disputed_payment_stands_on_the_first_page(stripe: PaymentMethod, orde
     shown = told(roots.get("/admin/"))
     assert "Disputed payments" in shown
     assert order.number in shown
+    where = page("transfer_changelist") + "?dispute__in=asked,open"
+    assert where in shown
+    assert INTENT in told(roots.get(where))
