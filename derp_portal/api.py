@@ -17,7 +17,7 @@ import billing.api
 import fleet.api
 import resellers.api
 import serials.api
-from accounts.apikit import error_response, install_handlers
+from accounts.apikit import CarefulParser, error_response, install_handlers
 from derp_portal.system_log.api import logs
 
 DESCRIPTION = """
@@ -68,7 +68,14 @@ class PortalAPI(NinjaAPI):
         return error_response(self, request, code="not_found", message=message, status=404)
 
 
-api = PortalAPI(title="DERP Portal", version="1", description=DESCRIPTION, urls_namespace="api", docs_url="/docs")
+api = PortalAPI(
+    title="DERP Portal",
+    version="1",
+    description=DESCRIPTION,
+    urls_namespace="api",
+    docs_url="/docs",
+    parser=CarefulParser(),
+)
 install_handlers(api)
 
 api.add_router("/user", accounts.api.user)

@@ -8,9 +8,12 @@ from ipaddress import IPv6Address, ip_address
 from csp.constants import HEADER
 from csp.utils import build_policy
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse
+from django.core.exceptions import SuspiciousOperation
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.urls import reverse
+from django.utils.translation import gettext as _
+from django.views.defaults import bad_request
 
 from accounts import request_ip
 from derp_portal.lib.errors import PortalError
@@ -66,6 +69,20 @@ def errors_for_people(get_response: GetResponse) -> GetResponse:
         return response
 
     middleware.process_exception = process_exception  # type: ignore[attr-defined]
+    return middleware
+
+
+def no_zero_bytes(get_response: GetResponse) -> GetResponse:
+    """Refuse an address with a zero byte in it, as one that cannot be read: PostgreSQL keeps and finds no such text."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        if "\0" in request.path_info or "%00" in request.META.get("QUERY_STRING", ""):
+            if not request.path_info.startswith("/api/"):
+                return bad_request(request, SuspiciousOperation("a zero byte in the address"))
+            error = {"code": "invalid_request", "message": _("There is a zero byte in the address.")}
+            return JsonResponse({"success": False, "error": error}, status=400)
+        return get_response(request)
+
     return middleware
 
 

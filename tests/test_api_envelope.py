@@ -55,6 +55,31 @@ def test_what_is_no_json_is_refused_in_the_envelope(db: None) -> None:
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
 
 
+@pytest.mark.parametrize("at", ["login", "password"])
+def test_a_text_with_a_zero_byte_is_refused_before_any_database_stumbles(db: None, at: str) -> None:
+    said = {"login": "alice", "email": "alice@example.com", "password": "secret", at: "a\0b"}
+    answer = Client().post("/api/user/login", said, "application/json")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
+
+
+def test_words_about_zero_bytes_are_none(db: None) -> None:
+    said = {"email": "alice@example.com", "password": r"what \u0000 means"}
+    answer = Client().post("/api/user/login", said, "application/json")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_credentials")
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/ticket/list?q=%00", "/api/order/%00", "/tickets/new/?about=order:%00", "/r/a%00/"]
+)
+def test_an_address_with_a_zero_byte_cannot_be_read(db: None, path: str) -> None:
+    answer = Client().get(path)
+    assert answer.status_code == 400
+    if path.startswith("/api/"):
+        assert answer.json()["error"]["code"] == "invalid_request"
+    else:
+        assert "We could not read that request" in answer.content.decode()
+
+
 def test_every_operation_is_described_and_says_how_it_fails() -> None:
     schema = api.get_openapi_schema(path_prefix="/api/")
     operations = [operation for methods in schema["paths"].values() for operation in methods.values()]

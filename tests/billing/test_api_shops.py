@@ -183,7 +183,7 @@ def test_what_is_used_withdrawn_or_about_to_expire_is_not_handed_out(root: User,
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("order_no", ["", "   ", "x" * 81, "A\x001", "A\n1", None, 1.5, True, ["A"]])
+@pytest.mark.parametrize("order_no", ["", "   ", "x" * 81, "A\n1", None, 1.5, True, ["A"]])
 def test_an_order_number_that_is_none_is_refused_in_words(shop: Shop, order_no: Any) -> None:
     for operation in ("pickup", "refund"):
         answer = shop.post(operation, order_no=order_no)
