@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from allauth.account.internal.userkit import filter_users_by_email
-from django.db.models import F, QuerySet
+from django.db.models import F, Max, QuerySet
 from django.utils.translation import gettext as _
 
 from accounts.models import ApiToken, Browser, Notification, Ticket, TicketMessage, User
@@ -100,8 +100,7 @@ class TicketCard:
     @property
     def version(self) -> str:
         """Another one as soon as the page would show something else."""
-        last = self.lines[-1].message.pk if self.lines else 0
-        return f"{last}-{self.ticket.state}-{int(self.ticket.is_with_staff)}"
+        return _version(self.ticket, self.lines[-1].message.pk if self.lines else 0)
 
     @property
     def is_customers(self) -> bool:
@@ -130,6 +129,15 @@ def thread_of(ticket: Ticket, *, with_notes: bool = False) -> QuerySet[TicketMes
     """What was written, the oldest first; internal notes only where they are asked for."""
     found = TicketMessage.objects.filter(ticket=ticket).select_related("author").order_by("id")
     return found if with_notes else found.filter(is_note=False)
+
+
+def thread_version(ticket: Ticket) -> str:
+    """The `version` of the ticket's card, without reading what was written."""
+    return _version(ticket, thread_of(ticket).order_by().aggregate(last=Max("pk"))["last"] or 0)
+
+
+def _version(ticket: Ticket, last: int) -> str:
+    return f"{last}-{ticket.state}-{int(ticket.is_with_staff)}"
 
 
 def ticket_card(ticket: Ticket, reader: User, side: TicketMessage.Side) -> TicketCard:

@@ -18,7 +18,7 @@ from accounts.access import signed_in, ticket_for
 from accounts.forms import ReplyForm, TicketForm
 from accounts.models import User
 from accounts.ratelimit import RateLimited
-from accounts.selectors import TicketCard, ticket_card, tickets_of
+from accounts.selectors import TicketCard, thread_version, ticket_card, tickets_of
 from accounts.tables import TicketFilter, TicketTable, configured
 from derp_portal.lib.errors import PortalError
 
@@ -105,10 +105,10 @@ def ticket_live(request: HttpRequest, number: str) -> HttpResponse:
     if not request.user.is_authenticated:
         return HttpResponse(status=401, headers={"HX-Refresh": "true"})
     me = signed_in(request)
-    card = _card(me, number)
-    if request.GET.get("have") == card.version:
+    found, side = ticket_for(me, number)
+    if request.GET.get("have") == thread_version(found):
         return HttpResponse(status=NOTHING_NEW)
-    return render(request, "accounts/ticket_thread.html", _context(card))
+    return render(request, "accounts/ticket_thread.html", _context(ticket_card(found, me, side)))
 
 
 @login_required

@@ -153,7 +153,10 @@ def _people() -> Iterator[Metric]:
     yield _gauge("derp_portal_leases_ending", "Active leases that end within seven days.", leases["soon"])
     yield _labelled("derp_portal_users", "Active users by role.", "role", roles)
     queues = dict(
-        Ticket.objects.filter(state=Ticket.State.WAITING).order_by().values_list("queue").annotate(n=Count("pk"))
+        Ticket.objects.filter(queue__in=[Ticket.Queue.STAFF, Ticket.Queue.FIRST_LINE])
+        .order_by()
+        .values_list("queue")
+        .annotate(n=Count("pk"))
     )
     waiting = {"operator": queues.get(Ticket.Queue.STAFF, 0), "seller": queues.get(Ticket.Queue.FIRST_LINE, 0)}
     yield _labelled("derp_portal_tickets_waiting", "Tickets that wait for an answer, by whose it is.", "of", waiting)

@@ -46,6 +46,7 @@ class Ticket(models.Model):
         verbose_name=_("first line"),
         help_text=_("Whom it reached first; empty: the operator."),
     )
+    first_line_since = models.DateTimeField(_("with the first line since"), null=True, blank=True)
     with_staff_since = models.DateTimeField(
         _("with the operator since"), null=True, blank=True, help_text=_("Empty: only the first line has it so far.")
     )
@@ -94,6 +95,11 @@ class Ticket(models.Model):
                 condition=Q(state="closed", closed_at__isnull=False) | (~Q(state="closed") & Q(closed_at=None)),
                 name="ticket_says_when_it_was_closed",
             ),
+            models.CheckConstraint(
+                condition=Q(first_line=None, first_line_since=None)
+                | Q(first_line__isnull=False, first_line_since__isnull=False),
+                name="ticket_says_since_when_it_is_with_the_first_line",
+            ),
             models.UniqueConstraint(
                 fields=["customer", "client_key"], condition=~Q(client_key=""), name="one_ticket_per_client_key"
             ),
@@ -102,7 +108,7 @@ class Ticket(models.Model):
             models.Index(fields=["customer", "-last_message_at"], name="tickets_of_customer"),
             models.Index(fields=["first_line", "queue", "waiting_since"], name="tickets_of_first_line"),
             models.Index(fields=["queue", "waiting_since", "-last_message_at"], name="tickets_by_queue"),
-            models.Index(fields=["about"], condition=~Q(about="") & ~Q(state="closed"), name="open_tickets_about"),
+            models.Index(fields=["about"], condition=~Q(about=""), name="tickets_about"),
             models.Index(
                 fields=["waiting_since"],
                 condition=Q(state="waiting", with_staff_since=None),

@@ -47,7 +47,7 @@ def tell_handed_over(ticket: Ticket, *, is_new_to_staff: bool) -> None:
     """The lease has another seller, or none: to whoever answers now, and to the customer once it is staff."""
     if is_new_to_staff:
         tell_passed_on(ticket, by=None, why="reassigned")
-    elif ticket.state == Ticket.State.WAITING and ticket.first_line is not None:
+    elif ticket.state == Ticket.State.WAITING and ticket.first_line is not None and not ticket.is_with_staff:
         key = f"{ticket.pk}:{clock.now()}"
         first = ticket.messages.filter(is_note=False).first()
         assert first is not None

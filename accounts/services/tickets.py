@@ -10,6 +10,7 @@ import secrets
 from datetime import timedelta
 from zoneinfo import ZoneInfo
 
+import structlog
 from django.conf import settings
 from django.db import transaction
 from django.db.models import Q, QuerySet
@@ -21,6 +22,8 @@ from accounts.services import ticket_mails
 from accounts.services.audit import record
 from derp_portal.lib import clock
 from derp_portal.lib.errors import PortalError
+
+log = structlog.get_logger(__name__)
 
 State, Side = Ticket.State, TicketMessage.Side
 
@@ -49,18 +52,15 @@ def open_ticket(
     with transaction.atomic():
         customer = User.objects.select_for_update(no_key=True).get(pk=user.pk)
         if client_key and (known := Ticket.objects.filter(customer=customer, client_key=client_key).first()):
+            first = known.messages.order_by("pk").first()
+            if (known.subject, known.about, first and first.text) != (subject, about, text):
+                raise _key_used()
             return known
         if not customer.is_active:
             raise PortalError(_("This account is switched off."), code="account_inactive", status=403)
         if about and subjects.own(about, customer) is None:
             raise _unknown(_("There is no such thing of yours to ask about."))
-        if Ticket.objects.filter(customer=customer).exclude(state=State.CLOSED).count() >= MOST_OPEN:
-            raise PortalError(
-                _("You have %(most)s tickets that are not closed. Close one that is settled, or go on in one of them.")
-                % {"most": MOST_OPEN},
-                code="too_many_tickets",
-                status=409,
-            )
+        _check_room(customer.pk)
         first_line, moment = subjects.first_line_of(about, customer), clock.now()
         ticket = Ticket.objects.create(
             number=_new_number(),
@@ -68,6 +68,7 @@ def open_ticket(
             subject=subject,
             about=about,
             first_line=first_line,
+            first_line_since=moment if first_line else None,
             with_staff_since=None if first_line else moment,
             waiting_since=moment,
             client_key=client_key,
@@ -85,15 +86,18 @@ def open_ticket(
 def reply(*, ticket_id: int, text: str, client_key: str = "", actor: User) -> TicketMessage:
     """Write into the ticket: as its customer, as its first line, or as staff, whichever the actor is.
 
-    A customer's words wait for an answer; others' are one. Staff who answer take the ticket over. A closed ticket
-    opens again within thirty days. The same `client_key` writes once. Raises PortalError `invalid_input`, `not_found`
-    for strangers, `ticket_closed`; RateLimited.
+    A customer's words wait for an answer; others' are one, but for those of a seller in a ticket that waits for staff:
+    whoever asked for the operator goes on waiting. Staff who answer take the ticket over. A closed ticket opens again
+    within thirty days. The same `client_key` writes once. Raises PortalError `invalid_input`, `not_found` for
+    strangers, `ticket_closed`, `too_many_tickets`, `key_used`; RateLimited.
     """
     text = _checked_text(text)
     ratelimit.hit(scope="ticket-reply", key=str(actor.pk), limit=MOST_REPLIES_IN_AN_HOUR, window_seconds=HOUR)
     with transaction.atomic():
         ticket, side = _locked_for(ticket_id, actor)
         if client_key and (known := ticket.messages.filter(author=actor, client_key=client_key).first()):
+            if known.text != text:
+                raise _key_used()
             return known  # type: ignore[no-any-return]
         moment, was_closed = clock.now(), ticket.is_closed
         if ticket.closed_at is not None and ticket.closed_at <= moment - REOPENED_WITHIN:
@@ -103,17 +107,21 @@ def reply(*, ticket_id: int, text: str, client_key: str = "", actor: User) -> Ti
                 code="ticket_closed",
                 status=409,
             )
+        if was_closed:
+            side = _reopen_with_whoever_is_asked_now(ticket, actor)
         message = TicketMessage.objects.create(
             ticket=ticket, author=actor, side=side, text=text, client_key=client_key, created_at=moment
         )
         ticket.last_message_at, ticket.closed_at = moment, None
         if side == Side.CUSTOMER:
             ticket.state, ticket.waiting_since = State.WAITING, ticket.waiting_since or moment
-            _reach_somebody(ticket, was_closed=was_closed)
-        else:
+            _reach_somebody(ticket)
+        elif side == Side.STAFF or not ticket.is_with_staff:
             ticket.state, ticket.waiting_since = State.ANSWERED, None
             if side == Side.STAFF and not ticket.is_with_staff:
                 ticket.with_staff_since = moment
+        elif was_closed:
+            ticket.state = State.ANSWERED
         _save(ticket)
         if was_closed:
             record(actor=actor, event="ticket.reopened", target=ticket)
@@ -175,37 +183,48 @@ def pass_on_overdue(*, limit: int = BATCH) -> int:
 
     Several may run at once. Returns how many were passed on.
     """
-    found = list(overdue().order_by("waiting_since", "pk").values_list("pk", flat=True)[:limit])
-    return sum(_pass_on_if_due(ticket_id) for ticket_id in found)
+    count = last = 0
+    while batch := list(overdue().filter(pk__gt=last).order_by("pk").values_list("pk", flat=True)[:limit]):
+        for ticket_id in batch:
+            try:
+                count += _pass_on_if_due(ticket_id)
+            except Exception as error:
+                # One ticket must not keep the others from being passed on.
+                log.error("ticket_not_passed_on", ticket=ticket_id, exc_info=error)
+        last = batch[-1]
+    return count
 
 
 def overdue() -> QuerySet[Ticket]:
     """Tickets that their first line has had for too long, or cannot answer any more."""
     waiting = Ticket.objects.filter(state=State.WAITING, with_staff_since=None)
-    too_long = Q(waiting_since__lte=clock.now() - timedelta(hours=settings.TICKET_FIRST_LINE_HOURS))
+    moment = clock.now() - timedelta(hours=settings.TICKET_FIRST_LINE_HOURS)
+    # Whoever got it from another seller has as long as the one before.
+    too_long = Q(waiting_since__lte=moment, first_line_since__lte=moment)
     return waiting.filter(too_long | ~Q(first_line__role=User.Role.RESELLER) | Q(first_line__is_active=False))
 
 
 def hand_tickets_to(*, about: str, first_line: User | None, actor: User | None) -> int:
-    """The first line of a subject is another one now: its tickets that are not closed go there, None is staff.
+    """The first line of a subject is another one now: its tickets go there, None is staff. Closed ones go in silence.
 
     Whoever had them sees them no more. The caller holds the customer's row. Returns how many went.
     """
     count = 0
     can_answer = first_line is not None and subjects.may_be_first_line(first_line)
     with transaction.atomic():
-        open_ones = Ticket.objects.filter(about=about).exclude(about="").exclude(state=State.CLOSED)
-        for ticket_id in list(open_ones.order_by("pk").values_list("pk", flat=True)):
+        found = Ticket.objects.filter(about=about).exclude(about="")
+        for ticket_id in list(found.order_by("pk").values_list("pk", flat=True)):
             ticket = _locked(ticket_id)
             # Nobody is their own first line.
             target = first_line if first_line and can_answer and first_line.pk != ticket.customer_id else None
-            if ticket.is_closed or ticket.first_line_id == (target.pk if target else None):
+            if ticket.first_line_id == (target.pk if target else None):
                 continue
             before, was_with_staff = ticket.first_line, ticket.is_with_staff
             _give_to(ticket, target)
             _save(ticket)
             record(actor=actor, event="ticket.handed_over", target=ticket, before=_name(before), after=_name(target))
-            ticket_mails.tell_handed_over(ticket, is_new_to_staff=ticket.is_with_staff and not was_with_staff)
+            if not ticket.is_closed:
+                ticket_mails.tell_handed_over(ticket, is_new_to_staff=ticket.is_with_staff and not was_with_staff)
             count += 1
     return count
 
@@ -261,20 +280,28 @@ def _locked_for(ticket_id: int, actor: User, *, as_staff: bool = False) -> tuple
 # --- parts -------------------------------------------------------------------------------------------
 
 
-def _reach_somebody(ticket: Ticket, *, was_closed: bool) -> None:
+def _reopen_with_whoever_is_asked_now(ticket: Ticket, actor: User) -> TicketMessage.Side:
+    """While it was closed, what it is about may have gone to another seller, and the actor with it."""
+    current = subjects.first_line_of(ticket.about, ticket.customer)
+    if ticket.first_line_id != (current.pk if current else None):
+        _give_to(ticket, current)
+    side = side_of(ticket, User.objects.get(pk=actor.pk))
+    if side is None:
+        raise _unknown(_("There is no such ticket."))
+    if side == Side.CUSTOMER:
+        _check_room(ticket.customer_id)
+    return side
+
+
+def _reach_somebody(ticket: Ticket) -> None:
     """See to it that whoever the ticket waits for is still there to answer."""
-    if was_closed:
-        # While it was closed the lease may have gone to another seller.
-        current = subjects.first_line_of(ticket.about, ticket.customer)
-        if ticket.first_line_id != (current.pk if current else None):
-            _give_to(ticket, current)
     first_line = ticket.first_line
     if not ticket.is_with_staff and (first_line is None or not subjects.may_be_first_line(first_line)):
         ticket.with_staff_since = clock.now()
 
 
 def _give_to(ticket: Ticket, first_line: User | None) -> None:
-    ticket.first_line = first_line
+    ticket.first_line, ticket.first_line_since = first_line, clock.now() if first_line else None
     if first_line is None and not ticket.is_with_staff:
         ticket.with_staff_since = clock.now()
 
@@ -301,7 +328,15 @@ def _pass_on(ticket: Ticket, *, actor: User | None, side: TicketMessage.Side | N
 
 def _save(ticket: Ticket) -> None:
     ticket.save(
-        update_fields=["state", "first_line", "with_staff_since", "waiting_since", "last_message_at", "closed_at"]
+        update_fields=[
+            "state",
+            "first_line",
+            "first_line_since",
+            "with_staff_since",
+            "waiting_since",
+            "last_message_at",
+            "closed_at",
+        ]
     )
 
 
@@ -311,9 +346,27 @@ def _new_number(length: int = 8) -> str:
     return f"{day:%y%m%d}" + "".join(secrets.choice(ALPHABET) for _letter in range(length))
 
 
+def _check_room(customer_id: int) -> None:
+    if Ticket.objects.filter(customer=customer_id).exclude(state=State.CLOSED).count() >= MOST_OPEN:
+        raise PortalError(
+            _("You have %(most)s tickets that are not closed. Close one that is settled, or go on in one of them.")
+            % {"most": MOST_OPEN},
+            code="too_many_tickets",
+            status=409,
+        )
+
+
+def _key_used() -> PortalError:
+    return PortalError(
+        _("This was sent before, in other words. Look at the ticket, and send what is missing there."),
+        code="key_used",
+        status=409,
+    )
+
+
 def _checked_subject(subject: str) -> str:
     # One line: it stands in mails, where an empty line begins another paragraph.
-    line = " ".join(subject.split())
+    line = " ".join(subject.replace("\0", "").split())
     if not line:
         raise _invalid("subject", _("Please say in a few words what it is about."))
     if len(line) > LONGEST_SUBJECT:

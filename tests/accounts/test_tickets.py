@@ -15,6 +15,7 @@ from django.urls import reverse
 from accounts import services
 from accounts.models import AuditEntry, Notification, Ticket, TicketMessage, User
 from accounts.ratelimit import RateLimited
+from accounts.services import tickets
 from accounts.services.tickets import MOST_OPEN, MOST_OPENED_IN_AN_HOUR, REOPENED_WITHIN
 from accounts.tasks import pass_on_tickets
 from derp_portal.lib.append_only import Unchangeable
@@ -173,7 +174,8 @@ def test_staff_who_answer_take_the_ticket_over(alice: User, rita: User, root: Us
     ticket = write(ticket, alice, "Thanks, but no.")
     assert mailed("ticket_message") == ["root@example.com"]
     ticket = write(ticket, rita, "I can help.")
-    assert ticket.state == "answered", "the seller may still answer"
+    assert ticket.state == "waiting", "the seller may still answer, but the operator is asked"
+    assert mailed("ticket_answered") == ["alice@example.com"] * 2
 
 
 def test_a_second_message_does_not_begin_the_wait_anew(alice: User) -> None:
@@ -315,6 +317,44 @@ def test_what_the_seller_leaves_for_a_day_goes_to_the_operator(alice: User, rita
 
 
 @pytest.mark.usefixtures("boxed")
+def test_a_ticket_that_cannot_be_passed_on_is_in_nobodys_way(
+    alice: User, rita: User, root: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken, fine = ask(alice, about_box=True), ask(alice, about_box=True)
+    pass_on = tickets._pass_on
+
+    def stumble(ticket: Ticket, **options: Any) -> None:
+        if ticket.pk == broken.pk:
+            raise RuntimeError("a mail that cannot be written")
+        pass_on(ticket, **options)
+
+    monkeypatch.setattr(tickets, "_pass_on", stumble)
+    with time_machine.travel(now() + timedelta(hours=25)):
+        assert services.pass_on_overdue(limit=1) == 1
+    assert [again(one).is_with_staff for one in (broken, fine)] == [False, True]
+
+
+def test_a_used_key_with_other_words_is_refused_and_nothing_is_lost_unsaid(alice: User) -> None:
+    said: dict[str, Any] = {"user": alice, "subject": "x", "client_key": "k", "actor": alice}
+    ticket = services.open_ticket(text="one", **said)
+    assert services.open_ticket(text="one", **said) == ticket
+    refused("key_used", services.open_ticket, text="two", **said)
+    for _time in range(2):
+        services.reply(ticket_id=ticket.pk, text="more", client_key="r", actor=alice)
+    refused("key_used", services.reply, ticket_id=ticket.pk, text="else", client_key="r", actor=alice)
+    assert [one.text for one in ticket.messages.all()] == ["one", "more"]
+
+
+def test_writing_into_closed_tickets_does_not_pass_by_the_limit(alice: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tickets, "MOST_OPEN", 1)
+    closed = ask(alice)
+    services.close_ticket(ticket_id=closed.pk, actor=alice)
+    ask(alice)
+    refused("too_many_tickets", services.reply, ticket_id=closed.pk, text="x", actor=alice)
+    assert again(closed).is_closed
+
+
+@pytest.mark.usefixtures("boxed")
 def test_the_time_sellers_have_is_a_setting(alice: User, settings: Any) -> None:
     settings.TICKET_FIRST_LINE_HOURS = 2
     ask(alice, about_box=True)
@@ -341,15 +381,16 @@ def test_tickets_follow_to_another_first_line_or_to_the_operator(alice: User, ri
     ticket, closed = ask(alice, about_box=True), ask(alice, about_box=True)
     services.close_ticket(ticket_id=closed.pk, actor=alice)
     about = f"box:{alice.pk}"
-    assert services.hand_tickets_to(about=about, first_line=oscar, actor=root) == 1
+    assert services.hand_tickets_to(about=about, first_line=oscar, actor=root) == 2
     assert services.hand_tickets_to(about=about, first_line=oscar, actor=root) == 0
     assert (again(ticket).first_line, again(ticket).is_with_staff) == (oscar, False)
     assert mailed("ticket_opened")[-1] == "oscar@example.com"
     refused("not_found", services.reply, ticket_id=ticket.pk, text="x", actor=rita)
-    assert services.hand_tickets_to(about=about, first_line=None, actor=root) == 1
+    assert services.hand_tickets_to(about=about, first_line=None, actor=root) == 2
     assert (again(ticket).first_line, again(ticket).is_with_staff) == (None, True)
     assert "belongs to the operator now" in last_mail("ticket_passed_on").body_text
-    assert again(closed).first_line == rita, "what is closed stays as it was"
+    assert again(closed).is_closed
+    assert len(mailed("ticket_opened")) == 3, "nobody is told of what is closed"
 
 
 def test_a_closed_ticket_opens_again_with_whoever_is_asked_first_now(
