@@ -36,12 +36,6 @@ def ask_gateways() -> None:
 
 
 @shared_task
-def ask_about(payment_id: int) -> None:
-    """Ask about one payment."""
-    payments.ask_about(payment_id)
-
-
-@shared_task
 def send_refunds() -> None:
     """Send the refunds that are due."""
     refunds.send_due()

@@ -96,7 +96,9 @@ class Payment(models.Model):
             ),
         ]
         indexes = [
-            models.Index(fields=["next_query_at"], condition=Q(state="open"), name="payments_to_ask_about"),
+            models.Index(
+                fields=["next_query_at"], condition=Q(next_query_at__isnull=False), name="payments_asked_about"
+            ),
             models.Index(fields=["state", "-id"], name="payments_by_state"),
         ]
 

@@ -11,12 +11,11 @@ from django.utils import translation
 
 from accounts import ratelimit
 from accounts.ratelimit import RateLimited
-from billing.gateways.base import CallbackAnswer, CallbackRefused, Outcome, RawCallback
+from billing.gateways.base import CallbackAnswer, CallbackRefused, RawCallback
 from billing.models import GatewayCallback, Payment, PaymentMethod, Transfer
 from derp_portal.lib.clock import now
 
 from .methods import gateway_of
-from .payments import ask_who_paid
 from .receiving import take_notice
 
 log = structlog.get_logger(__name__)
@@ -43,9 +42,8 @@ def handle_callback(*, method: PaymentMethod, callback: RawCallback, ip: str | N
         # What is written now reads the same whoever triggered it.
         with translation.override("en"):
             notice = gateway.read_callback(callback)
-            taken = take_notice(method=method, notice=notice, source=Transfer.Source.CALLBACK)
-        if gateway.names_payer_late and notice.outcome == Outcome.PAID and taken and taken.payment:
-            ask_who_paid(taken.payment)
+            source, payer_follows = Transfer.Source.CALLBACK, gateway.names_payer_late
+            taken = take_notice(method=method, notice=notice, source=source, payer_follows=payer_follows)
         if taken is None:
             verdict, reason, is_taken = Verdict.REFUSED, "unknown_payment", False
         else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from django.utils.crypto import salted_hmac
 
 from accounts.models import User
-from billing.models import Transfer
+from billing.models import Payment, Transfer
 
 SALT = "billing.payer"
 
@@ -22,6 +22,12 @@ def payer_digest(kind: str, payer: str) -> str:
     if not named or "*" in named:
         return ""
     return salted_hmac(SALT, f"{kind}:{named}", algorithm="sha256").hexdigest()
+
+
+def is_payer_awaited(order_id: int) -> bool:
+    """Whether the gateway is still being asked which account paid for the order. An hour at most."""
+    paid = Payment.objects.filter(order=order_id, state=Payment.State.PAID)
+    return paid.filter(next_query_at__isnull=False).exists()
 
 
 def paid_from_one_account(a: User, b: User) -> bool:

@@ -35,6 +35,7 @@ MOST_PAYMENTS = 20
 ASK_AFTER = [timedelta(seconds=seconds) for seconds in (30, 60, 120, 300, 600, 1800, 3600)]
 ASKED_FOR = timedelta(hours=26)
 """After so long nobody pays any more, whatever the gateway says."""
+PAYER_ASKED_FOR = timedelta(hours=1)
 BATCH = 200
 
 
@@ -145,26 +146,24 @@ def _subject(order: Order) -> str:
 
 
 def ask_gateways() -> int:
-    """Ask about open payments whose time has come; close those of orders that are not open any more. The number."""
-    due = Payment.objects.filter(state=Payment.State.OPEN, next_query_at__lte=now()).order_by("next_query_at")
+    """Ask about open payments whose time has come; close those of orders that are not open any more. The number.
+
+    Paid ones are asked about for an hour, where only an answer says which account paid.
+    """
+    asked_about = [Payment.State.OPEN, Payment.State.PAID]
+    due = Payment.objects.filter(state__in=asked_about, next_query_at__lte=now()).order_by("next_query_at")
     asked = 0
-    for payment_id, planned in list(due.values_list("id", "next_query_at")[:BATCH]):
-        step = min(int(Payment.objects.values_list("queries", flat=True).get(pk=payment_id)), len(ASK_AFTER) - 1)
+    for payment in list(due.only("next_query_at", "queries", "state", "paid_at")[:BATCH]):
+        step = min(payment.queries, len(ASK_AFTER) - 1)
+        is_late = payment.paid_at is not None and payment.paid_at < now() - PAYER_ASKED_FOR
         # One UPDATE decides who asks, and when it is asked again should the asker die.
-        claimed = Payment.objects.filter(pk=payment_id, next_query_at=planned, state=Payment.State.OPEN).update(
-            next_query_at=now() + ASK_AFTER[step], queries=F("queries") + 1
+        planned = Payment.objects.filter(pk=payment.pk, next_query_at=payment.next_query_at, state=payment.state)
+        claimed = planned.update(
+            next_query_at=None if is_late else now() + ASK_AFTER[step], queries=F("queries") + (not is_late)
         )
-        if claimed:
-            asked += _asked(payment_id)
+        if claimed and not is_late:
+            asked += _asked(payment.pk)
     return asked
-
-
-def ask_who_paid(payment: Payment) -> None:
-    """Have the gateway asked soon which account a payment came from, if nobody knows. Nothing hangs on the answer."""
-    from billing.tasks import ask_about  # Tasks call this module; only this wake-up calls back.
-
-    if Transfer.objects.filter(payment=payment, payer_digest="").exists():
-        transaction.on_commit(lambda: ask_about.delay(payment.pk), robust=True)
 
 
 def _asked(payment_id: int) -> bool:

@@ -45,8 +45,13 @@ class Taken:
     problem: str = ""
 
 
-def take_notice(*, method: PaymentMethod, notice: Notice, source: Transfer.Source) -> Taken | None:
-    """Act on what a gateway said. None when it speaks of no payment of this method. Repeating it changes nothing."""
+def take_notice(
+    *, method: PaymentMethod, notice: Notice, source: Transfer.Source, payer_follows: bool = False
+) -> Taken | None:
+    """Act on what a gateway said. None when it speaks of no payment of this method. Repeating it changes nothing.
+
+    `payer_follows`: only asked, and not here, does the gateway say which account paid; then it is asked.
+    """
     if notice.outcome in SETBACKS:
         # Whoever has other trade with the same gateway is told of its setbacks too: none of ours.
         return Taken("noted", take_setback(method, notice))
@@ -66,6 +71,7 @@ def take_notice(*, method: PaymentMethod, notice: Notice, source: Transfer.Sourc
         fee=notice.fee,
         paid_at=notice.paid_at,
         payer=notice.payer,
+        payer_follows=payer_follows,
         source=source,
         actor=None,
     )
@@ -80,6 +86,7 @@ def receive_money(
     fee: int | None = None,
     paid_at: datetime | None = None,
     payer: str = "",
+    payer_follows: bool = False,
     source: Transfer.Source,
     evidence: str = "",
     actor: User | None,
@@ -101,6 +108,7 @@ def receive_money(
         if known:
             if digest and known.payment_id == payment.pk:
                 Transfer.objects.filter(pk=known.pk, payer_digest="").update(payer_digest=digest)
+                Payment.objects.filter(pk=payment.pk, state=Payment.State.PAID).update(next_query_at=None)
             return Taken("repeated", payment, "" if known.payment_id == payment.pk else "other_payment")
         problem = _problem(order, payment, amount, currency)
         kept = _fee(payment.method, amount) if fee is None else min(fee, amount)
@@ -133,6 +141,9 @@ def receive_money(
         if order.state != Order.State.PENDING:
             revive(order)
         count_transfer(order, transfer, received=amount, actor=actor, reason=f"{source}:{payment.reference}")
+        if payer_follows and not digest:
+            # Before anybody learns that it is paid: whoever asks `is_payer_awaited` must not be too early.
+            Payment.objects.filter(pk=payment.pk).update(next_query_at=now())
     return Taken("counted", payment)
 
 

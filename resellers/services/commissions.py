@@ -21,6 +21,7 @@ from accounts.models import User
 from accounts.services import record
 from billing.models import Account, Order, OrderLine, Refund
 from billing.services.ledger import allocate, post, today
+from billing.services.payers import is_payer_awaited
 from derp_portal.lib import money
 from derp_portal.lib.clock import local_day, next_month, now
 from resellers.models import Attribution, CommissionBook, CommissionLine, LevelPeriod, Rate, Reseller, Suspicion
@@ -77,6 +78,8 @@ def look_at_order(order_id: int) -> CommissionLine | None:
     if buyer is not None:
         # Bought before anybody has read by whose link they came.
         read_signup(user_id=buyer.pk)
+    if is_payer_awaited(order_id):
+        return None  # It stays news: whose account it was may say that it is the reseller's own.
     with transaction.atomic():
         book = locked_book()
         if not Order.objects.filter(pk=order_id, is_news=True).update(is_news=False) or _is_decided(order_id):

@@ -25,7 +25,7 @@ def signals_of(order: Order, reseller: Reseller) -> list[str]:
     found = {
         "same_person": person_of(buyer) == person_of(owner),
         "same_address": bool(_addresses(buyer) & _addresses(owner)),
-        # What paid this very order is in the books before anybody looks at it.
+        # Which account paid this very order is known by now, where anybody says so.
         "same_payer": paid_from_one_account(buyer, owner),
         "same_device": share_a_browser(buyer, owner, now() - days(KEPT_DAYS)),
         "circle": circle.exists(),

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
+from datetime import timedelta
 from typing import Any
 
 import pytest
+import time_machine
 from django.core import serializers
 from django.test import Client
 from pytest_django.fixtures import Settings
 
 from accounts.models import AuditEntry, User
-from billing import tasks
 from billing.gateways.sandbox import SandboxGateway
-from billing.models import Order, Posting, SandboxCharge, Transfer
+from billing.models import Order, Payment, Posting, SandboxCharge, Transfer
 from billing.services import payers
-from billing.services.payers import paid_from_one_account, payer_digest
+from billing.services.payers import is_payer_awaited, paid_from_one_account, payer_digest
+from billing.services.payments import ask_gateways
 from tests.api_client import Caller
 from tests.billing.desk import confirm_form, page
 from tests.billing.till import begin, call, callback_about, make_bank, order_of, priced_plan
@@ -94,17 +96,9 @@ def test_an_account_that_is_heard_of_later_is_kept_and_one_that_is_known_stays(a
     assert Transfer.objects.get().payer_digest == payer_digest("sandbox", ACCOUNT)
 
 
-def test_where_only_an_answer_names_the_account_the_gateway_is_asked_after_its_call(
-    alice: User, monkeypatch: pytest.MonkeyPatch, django_capture_on_commit_callbacks: Any
-) -> None:
-    asked: list[int] = []
-
-    def at_once(payment_id: int) -> None:
-        asked.append(payment_id)
-        tasks.ask_about(payment_id)
-
-    monkeypatch.setattr(tasks.ask_about, "delay", at_once)
-    payment = begin(order_of(alice, priced_plan(30)))
+def paid_at_the_gateway(user: User, payer: str) -> Payment:
+    """A payment that the test gateway has in its books, and the portal has not heard of."""
+    payment = begin(order_of(user, priced_plan(30)))
     said = json.loads(callback_about(payment).body)
     SandboxCharge.objects.create(
         reference=payment.reference,
@@ -112,21 +106,45 @@ def test_where_only_an_answer_names_the_account_the_gateway_is_asked_after_its_c
         amount=payment.amount,
         currency=payment.currency,
         state="paid",
-        payer=ACCOUNT,
+        payer=payer,
         transaction_id=said["transaction_id"],
         paid_amount=payment.amount,
         paid_at=said["paid_at"],
     )
-    with django_capture_on_commit_callbacks(execute=True):
-        call(payment)
-    assert asked == [], "others name it at once, or never"
+    return payment
+
+
+def test_where_only_an_answer_names_the_account_the_gateway_is_asked_after_its_call(
+    alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payment = paid_at_the_gateway(alice, ACCOUNT)
+    call(payment)
+    assert not is_payer_awaited(payment.order_id), "others name it at once, or never"
+    other = paid_at_the_gateway(alice, ACCOUNT)
     monkeypatch.setattr(SandboxGateway, "names_payer_late", True)
     for _time in range(2):
-        with django_capture_on_commit_callbacks(execute=True):
-            call(payment)
-    assert asked == [payment.pk], "what is known is not asked for"
-    transfer = Transfer.objects.get()
+        call(other)
+    assert is_payer_awaited(other.order_id)
+    assert ask_gateways() == 1
+    assert not is_payer_awaited(other.order_id)
+    assert ask_gateways() == 0
+    transfer = Transfer.objects.get(payment=other)
     assert (transfer.state, transfer.payer_digest) == ("counted", payer_digest("sandbox", ACCOUNT))
+
+
+def test_a_gateway_that_does_not_say_which_account_paid_is_asked_for_an_hour(
+    alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SandboxGateway, "names_payer_late", True)
+    with time_machine.travel("2027-01-15T12:00:00Z", tick=False) as clock:
+        payment = paid_at_the_gateway(alice, "")
+        call(payment)
+        asked = 0
+        for _minute in range(62):
+            asked += ask_gateways()
+            clock.shift(timedelta(minutes=1))
+        assert 4 < asked < 10
+        assert not is_payer_awaited(payment.order_id)
 
 
 def test_staff_who_confirm_a_transfer_may_name_the_account(client: Client, alice: User, bob: User, root: User) -> None:

@@ -12,7 +12,7 @@ from django.utils import translation
 
 from accounts.models import User
 from accounts.services import note_browser
-from billing.models import Order, Transfer
+from billing.models import Order, Payment, Transfer
 from derp_portal.lib.clock import now
 from resellers import services
 from resellers.admin.words import SIGNALS, signals_in_words
@@ -49,6 +49,17 @@ def bought(user: User, payer: str = "") -> Order:
 def held() -> list[list[str]]:
     services.accrue()
     return [suspicion.signals for suspicion in Suspicion.objects.order_by("id")]
+
+
+def test_an_order_whose_account_is_still_asked_for_is_not_decided_yet(reseller: Reseller, alice: User) -> None:
+    bought(reseller.user, "account of rita")
+    order = bought(alice)
+    # As after the call of a gateway that names the account only when asked.
+    Payment.objects.filter(order=order).update(next_query_at=now())
+    assert held() == []
+    assert not CommissionLine.objects.exists()
+    call(payment := Payment.objects.get(order=order), callback_about(payment, payer="account of rita"))
+    assert held() == [["same_payer"]]
 
 
 def test_an_order_paid_from_the_resellers_account_is_held(reseller: Reseller, alice: User, root: User) -> None:
