@@ -51,6 +51,9 @@ def open_ticket(
     ratelimit.hit(scope="ticket", key=str(user.pk), limit=MOST_OPENED_IN_AN_HOUR, window_seconds=HOUR)
     with transaction.atomic():
         customer = User.objects.select_for_update(no_key=True).get(pk=user.pk)
+        own = subjects.own(about, customer)
+        # As its room spells it: by this name the lease's tickets are found when it is reassigned.
+        about = own.about if own else about
         if client_key and (known := Ticket.objects.filter(customer=customer, client_key=client_key).first()):
             first = known.messages.order_by("pk").first()
             if (known.subject, known.about, first and first.text) != (subject, about, text):
@@ -58,7 +61,7 @@ def open_ticket(
             return known
         if not customer.is_active:
             raise PortalError(_("This account is switched off."), code="account_inactive", status=403)
-        if about and subjects.own(about, customer) is None:
+        if about and own is None:
             raise _unknown(_("There is no such thing of yours to ask about."))
         _check_room(customer.pk)
         first_line, moment = subjects.first_line_of(about, customer), clock.now()
@@ -94,7 +97,7 @@ def reply(*, ticket_id: int, text: str, client_key: str = "", actor: User) -> Ti
     text = _checked_text(text)
     ratelimit.hit(scope="ticket-reply", key=str(actor.pk), limit=MOST_REPLIES_IN_AN_HOUR, window_seconds=HOUR)
     with transaction.atomic():
-        ticket, side = _locked_for(ticket_id, actor)
+        ticket, side = _locked_for(ticket_id, actor, with_customer=True)
         if client_key and (known := ticket.messages.filter(author=actor, client_key=client_key).first()):
             if known.text != text:
                 raise _key_used()
@@ -261,13 +264,15 @@ def _locked(ticket_id: int) -> Ticket:
     return tickets.select_related("customer", "first_line").get(pk=ticket_id)
 
 
-def _locked_for(ticket_id: int, actor: User, *, as_staff: bool = False) -> tuple[Ticket, TicketMessage.Side]:
+def _locked_for(
+    ticket_id: int, actor: User, *, as_staff: bool = False, with_customer: bool = False
+) -> tuple[Ticket, TicketMessage.Side]:
     """The ticket, locked, and the side the actor is on: asked anew, since somebody may have been suspended meanwhile.
 
     Raises PortalError `not_found`.
     """
     whose = Ticket.objects.filter(pk=ticket_id).values_list("customer_id", flat=True).first()
-    if whose == actor.pk:
+    if whose is not None and (with_customer or whose == actor.pk):
         User.objects.select_for_update(no_key=True).get(pk=whose)
     if whose is not None:
         ticket = _locked(ticket_id)

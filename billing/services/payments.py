@@ -154,13 +154,13 @@ def ask_gateways() -> int:
     due = Payment.objects.filter(state__in=asked_about, next_query_at__lte=now()).order_by("next_query_at")
     asked = 0
     for payment in list(due.only("next_query_at", "queries", "state", "paid_at")[:BATCH]):
-        step = min(payment.queries, len(ASK_AFTER) - 1)
-        is_late = payment.paid_at is not None and payment.paid_at < now() - PAYER_ASKED_FOR
+        again_at = now() + ASK_AFTER[min(payment.queries, len(ASK_AFTER) - 1)]
+        if payment.paid_at is not None:
+            again_at = min(again_at, payment.paid_at + PAYER_ASKED_FOR)
+        is_late = again_at <= now()
         # One UPDATE decides who asks, and when it is asked again should the asker die.
         planned = Payment.objects.filter(pk=payment.pk, next_query_at=payment.next_query_at, state=payment.state)
-        claimed = planned.update(
-            next_query_at=None if is_late else now() + ASK_AFTER[step], queries=F("queries") + (not is_late)
-        )
+        claimed = planned.update(next_query_at=None if is_late else again_at, queries=F("queries") + (not is_late))
         if claimed and not is_late:
             asked += _asked(payment.pk)
     return asked

@@ -146,6 +146,21 @@ def test_a_lease_that_is_reassigned_takes_its_closed_tickets_along_in_silence(
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize("spelled", ["lease:0{}", "lease:000{}"])
+def test_a_lease_named_in_another_way_takes_its_tickets_along_too(
+    alice: User, rita: User, root: User, seller: Reseller, spelled: str
+) -> None:
+    other, lease = make_reseller(make_user("oscar")), lease_of(alice, seller)
+    said: dict[str, Any] = {"subject": "x", "text": "y", "about": spelled.format(lease.pk), "client_key": "k"}
+    ticket = accounts.open_ticket(user=alice, actor=alice, **said)
+    assert ticket.about == f"lease:{lease.pk}"
+    assert accounts.open_ticket(user=alice, actor=alice, **said) == ticket
+    services.reassign_lease(lease_id=lease.pk, reseller=other, reason="closed", actor=root)
+    assert again(ticket).first_line == other.user
+    assert browser_of(rita).get(f"/tickets/{ticket.number}/").status_code == 404
+
+
+@pytest.mark.django_db
 def test_a_seller_who_gets_a_ticket_from_another_has_as_long_as_the_one_before(
     alice: User, root: User, seller: Reseller
 ) -> None:
@@ -344,6 +359,28 @@ def test_a_ticket_opened_while_the_lease_is_reassigned_ends_with_the_new_seller(
         outcomes = race([partial(ask_about, lease), reassign, partial(ask_about, lease)])
         assert not [one for one in outcomes if isinstance(one, Exception)]
         assert set(Ticket.objects.values_list("first_line", flat=True)) == {to.user_id}
+
+
+@pytest.mark.both_databases
+@pytest.mark.django_db(transaction=True)
+def test_a_ticket_opened_again_while_the_lease_is_reassigned_ends_with_the_new_seller(
+    alice: User, rita: User, root: User
+) -> None:
+    seller, other = make_reseller(rita), make_reseller(make_user("oscar"))
+    lease, before = lease_of(alice, seller), seller
+    for to in (other, seller, other):
+        ticket = ask_about(lease)
+        accounts.close_ticket(ticket_id=ticket.pk, actor=alice)
+        race(
+            [
+                partial(accounts.reply, ticket_id=ticket.pk, text="x", actor=root),
+                partial(services.reassign_lease, lease_id=lease.pk, reseller=to, reason="x", actor=root),
+                partial(accounts.reply, ticket_id=ticket.pk, text="x", actor=before.user),
+            ]
+        )
+        assert again(ticket).first_line == to.user
+        accounts.close_ticket(ticket_id=ticket.pk, actor=root)
+        before = to
 
 
 @pytest.mark.both_databases
