@@ -68,7 +68,7 @@ def _dispute(transfer: Transfer, notice: Notice, said: dict[str, Any]) -> None:
         return
     transfer.dispute, transfer.dispute_id = dispute, notice.setback_id
     transfer.save(update_fields=["dispute", "dispute_id"])
-    record(actor=None, event=f"transfer.dispute_{dispute.value}", target=transfer, **said)
+    record(actor=None, event=f"dispute.{dispute.value}", target=transfer, **said)
     end_alerts(transfer)
     if topic := TOPICS.get(dispute):
         tell_staff(topic, subject=f"transfer:{transfer.pk}", **said)

@@ -125,7 +125,7 @@ def test_a_dispute_is_told_to_staff_once_and_is_over_when_it_is_won(
     for _time in range(2):
         assert arrives(stripe, dispute()) == "noted"
     assert beginnings() == [f"The payer of order {order.number} has 19.90 USD taken back by their bank (fraudulent)"]
-    assert AuditEntry.objects.filter(event="transfer.dispute_open").count() == 1
+    assert AuditEntry.objects.filter(event="dispute.open").count() == 1
     assert Transfer.objects.get().dispute == Dispute.OPEN
 
     arrives(stripe, dispute("charge.dispute.closed", status="won"))
