@@ -2,10 +2,13 @@
 
 Once quiet comes, with some hosts dead for good: one live container for each relay that should run or a stated lack of
 room, none that nobody wants, identities and leases as they were.
+
+`.ci/run` tries two hundred schedules, `make test` alone a fifth (`FAULT_SCHEDULES`).
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta
@@ -41,7 +44,7 @@ from tests.fleet.test_reconciler_machine import OneAtATime, dying_at_write, pick
 START = datetime(2031, 1, 31, 12, tzinfo=UTC)
 HOSTS = 4
 MOST_GROUPS = 4
-SCHEDULES = 50
+SCHEDULES = int(os.environ.get("FAULT_SCHEDULES", "40"))
 PARTS = 4
 QUIET_ROUNDS = 20
 IDENTITY = ("code", "host_name", "derper_key", "certificate", "pin", "admission_hash", "region_id")
@@ -431,7 +434,7 @@ class Survival(RuleBasedStateMachine):
 
 @pytest.mark.timeout(900)  # What fails is first made small.
 @pytest.mark.parametrize("part", range(PARTS))
-def test_two_hundred_fault_schedules_end_with_one_live_relay_for_each_wanted_one(
+def test_any_fault_schedule_ends_with_one_live_relay_for_each_wanted_one(
     part: int, alice: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(apply, "ThreadPoolExecutor", OneAtATime)
@@ -439,7 +442,7 @@ def test_two_hundred_fault_schedules_end_with_one_live_relay_for_each_wanted_one
     run_state_machine_as_test(
         Survival,
         settings=settings(
-            max_examples=SCHEDULES,
+            max_examples=SCHEDULES // PARTS,
             stateful_step_count=18,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
