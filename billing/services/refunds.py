@@ -29,7 +29,7 @@ from .balances import balance_of
 from .ledger import allocate, post
 from .methods import gateway_of, notify_url
 from .orders import locked_order, move, new_number
-from .setbacks import end_alerts
+from .setbacks import BOUNCED, end_alerts
 from .watching import tell_staff, told_staff_is_over
 from .words import amount_of
 
@@ -346,6 +346,9 @@ def send(*, refund_id: int) -> Refund:
         with transaction.atomic():
             locked_order(refund.order_id)
             refund.refresh_from_db()
+            if refund.problem == BOUNCED:
+                # It came back before we were told that it was sent.
+                return _leave_to_a_person(refund, BOUNCED)
             finish(refund, reference=answer.gateway_id, actor=None)
     elif refund.attempts + 1 >= MOST_LOOKS:
         return _leave_to_a_person(refund, "never_final")
