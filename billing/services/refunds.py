@@ -414,6 +414,7 @@ def finish(refund: Refund, *, reference: str, actor: User | None) -> None:
 
 def _tell(refund: Refund, order: Order, kind: str) -> None:
     if order.user:
+        sold = SoldSerial.objects.filter(line__order=order)
         notify(
             kind=kind,
             dedup_key=f"{kind}:{refund.pk}",
@@ -422,7 +423,10 @@ def _tell(refund: Refund, order: Order, kind: str) -> None:
                 "order": order,
                 "refund": refund,
                 "amount": amount_of(order.user, refund.amount, refund.currency),
-                "takes_back": refund.takes_back and order.lines.exclude(kind=OrderLine.Kind.PACK).exists(),
+                "takes_back": refund.takes_back and sold.exists(),
+                # Only of those that were named when it was decided.
+                "keeps_some": sold.filter(taken_back_at=None).exists(),
+                "is_to_balance": order.is_from_balance,
             },
             button_url=f"/orders/{order.number}/",
         )
