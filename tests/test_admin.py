@@ -14,6 +14,7 @@ from django.db.models import Model
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from unfold.mixins import ActionModelAdminMixin
 
 from accounts import services as accounts
 from accounts.models import Notification, User
@@ -195,6 +196,21 @@ def test_every_list_and_every_page_opens_for_staff_and_for_nobody_else(roots: Cl
             addresses.append(f"{address}{row.pk}/change/")
     assert {address: roots.get(address).status_code for address in addresses} == dict.fromkeys(addresses, 200)
     assert {address: stranger.get(address).status_code for address in addresses} == dict.fromkeys(addresses, 302)
+
+
+def test_an_address_that_names_no_row_is_answered_everywhere(roots: Client) -> None:
+    addresses = {
+        f"{address}{row_id}/change/" for address in [*lists(), "/admin/auth/group/"] for row_id in ("abc", "9" * 30)
+    }
+    assert {address: roots.get(address).status_code for address in addresses} == dict.fromkeys(addresses, 302)
+
+
+def test_an_action_on_no_row_is_refused_everywhere(roots: Client) -> None:
+    rows = [its for its in admin.site._registry.values() if isinstance(its, ActionModelAdminMixin)]
+    names = {one.action_name for its in rows for one in its._get_base_actions_detail()}
+    assert len(names) > 20
+    answers = {name: roots.get(reverse(f"admin:{name}", args=["abc"])).status_code for name in names}
+    assert {name for name, status in answers.items() if status not in (302, 403, 404)} == set()
 
 
 def test_no_list_and_not_the_overview_asks_more_of_the_database_when_there_is_more(roots: Client) -> None:

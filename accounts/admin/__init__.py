@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .people import ReadOnlyAdmin, UserAdmin
+from .people import ReadOnlyAdmin, RowAdmin, UserAdmin
 from .tickets import TicketAdmin
 
-__all__ = ["ReadOnlyAdmin", "TicketAdmin", "UserAdmin"]
+__all__ = ["ReadOnlyAdmin", "RowAdmin", "TicketAdmin", "UserAdmin"]

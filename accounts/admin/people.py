@@ -9,8 +9,10 @@ from allauth.account.models import EmailAddress, EmailConfirmation
 from django.apps import apps
 from django.conf import settings
 from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group
+from django.core.exceptions import ValidationError
 from django.db.models import Model, QuerySet
 from django.forms import ModelForm
 from django.http import HttpRequest, HttpResponseBase
@@ -49,7 +51,26 @@ class NewUserForm(UserCreationForm):
         fields = ("username", "email", "role")
 
 
-class ReadOnlyAdmin(ModelAdmin):
+class RowAdmin(ModelAdmin):
+    """An address that names no row gets Django's own answer, before any action's conditions are looked up."""
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponseBase:
+        """The row's page. What offers its actions gets ids that can be one, whoever wrote the address."""
+        if object_id is not None:
+            try:
+                self.opts.pk.to_python(unquote(object_id))
+            except ValidationError:
+                return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)  # type: ignore[no-any-return]
+        return super().changeform_view(request, object_id, form_url, extra_context)  # type: ignore[no-any-return]
+
+
+class ReadOnlyAdmin(RowAdmin):
     """Rows one may look at; what can be done about them is an action. They grow with time: never counted whole."""
 
     paginator = BoundedPaginator

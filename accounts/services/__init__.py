@@ -5,7 +5,16 @@ from __future__ import annotations
 from accounts.services.audit import record
 from accounts.services.browsers import forget_browsers, note_browser
 from accounts.services.failures import forget_failures, note_failure
-from accounts.services.outbox import deliver, deliver_due, language_of, notify, queue_mail, resend, send_message
+from accounts.services.outbox import (
+    deliver,
+    deliver_due,
+    language_of,
+    notify,
+    queue_mail,
+    resend,
+    send_message,
+    withdraw_mail,
+)
 from accounts.services.people import (
     change_role,
     deactivate_user,
@@ -61,4 +70,5 @@ __all__ = [
     "signed_up",
     "take_signup_ref",
     "update_profile",
+    "withdraw_mail",
 ]

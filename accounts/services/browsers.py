@@ -7,8 +7,10 @@ from derp_portal.lib import clock
 from derp_portal.lib.secrets import fingerprint
 
 KEPT_DAYS = 400
-MOST_BROWSERS = 50
-"""Of one person. The one that was not seen for longest is forgotten first."""
+MOST_BROWSERS = 500
+"""Of one person. The one that was not seen for longest is forgotten first: so many that nobody drives out the one that
+they share with somebody by throwing browsers away.
+"""
 
 
 def note_browser(*, user: User, name: str) -> None:

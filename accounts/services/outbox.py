@@ -97,6 +97,11 @@ def queue_mail(
     return notification
 
 
+def withdraw_mail(*, dedup_key: str) -> bool:
+    """Drop a message that waits to be sent: what it says has changed. False when nobody waits for it any more."""
+    return bool(Notification.objects.filter(dedup_key=dedup_key, status=Notification.Status.QUEUED).delete()[0])
+
+
 def send_message(*, actor: User, user: User, subject: str, body: str) -> Notification:
     """Send an operator's own words to `user`. Raises PortalError when the subject or the body is empty."""
     if not subject.strip() or not body.strip():
@@ -175,7 +180,10 @@ def back_off(attempts: int) -> timedelta:
 
 
 def language_of(user: User | None) -> str:
-    """The language to write to `user` in: their own, else that of the present request."""
+    """The language to write to `user` in: their own, else that of the present request; for staff, the operator's."""
+    # What staff are told is mostly of somebody else's doing, and so is the request.
+    if user and user.is_staff and not user.language:
+        return settings.LANGUAGE_CODE
     return (user.language if user else "") or translation.get_language() or settings.LANGUAGE_CODE
 
 

@@ -16,6 +16,7 @@ from django.utils.translation import gettext_lazy
 from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
 from billing.models.catalogue import MOST_MINOR_UNITS, AmountField
+from billing.services.words import is_above
 from derp_portal.lib import money
 from derp_portal.lib.units import GIGABYTE
 from fleet.admin.base import EditableAdmin
@@ -28,8 +29,10 @@ def minor_of(text: str, currency: str, *, least: int = 0, most: int = MOST_MINOR
     try:
         amount = money.to_minor(text, currency)
     except ValueError as error:
+        if is_above(text, currency, most):
+            raise ValidationError(_("At most %(most)s.") % {"most": money.for_people(most, currency)}) from error
         wrong = _("“%(text)s” is no amount of %(currency)s. Write plain digits with a point, such as %(example)s.")
-        example = money.to_text(1990, currency)
+        example = money.to_text(1990 if money.exponent(currency) else 500, currency)
         raise ValidationError(wrong % {"text": text, "currency": currency, "example": example}) from error
     if amount < least:
         raise ValidationError(_("At least %(least)s.") % {"least": money.for_people(least, currency)})

@@ -282,9 +282,10 @@ class OrderAdmin(OrderActions):
     ) -> HttpResponseBase:
         """With the money that came in and the serials that went out, which hang on payments and lines."""
         more: dict[str, Any] = {}
-        if object_id.isdecimal():
-            sold = SoldSerial.objects.filter(line__order_id=int(object_id))
-            came = Transfer.objects.filter(payment__order_id=int(object_id)).select_related("method", "actor")
+        order = self.get_object(request, object_id)
+        if order is not None:
+            sold = SoldSerial.objects.filter(line__order=order)
+            came = Transfer.objects.filter(payment__order=order).select_related("method", "actor")
             more = {
                 "transfers": [(transfer, amount(transfer.amount, transfer.currency)) for transfer in came],
                 "sold": sold.select_related("serial__user", "serial__plan")[:SHOWN],

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
 
 from billing.models import CURRENCIES
 from billing.models.catalogue import MOST_MINOR_UNITS
+from billing.services.words import why_no_amount
 from derp_portal.lib import money
 
 CODES = [code for code, _name in CURRENCIES]
@@ -51,11 +52,10 @@ def in_minor_units(written: str, currency: str, *, least: int = 0, field: str = 
     """What was sent in that field. Raises ValidationError, in words."""
     try:
         amount = money.to_minor(written, currency)
-    except ValueError:
-        amount = -1
+    except ValueError as error:
+        raise ValidationError({field: why_no_amount(written, currency)}) from error
     if not least <= amount <= MOST_MINOR_UNITS:
-        example = money.to_text(1990 if money.exponent(currency) else 20, currency)
-        raise ValidationError({field: _("This must be an amount of money like %(example)s.") % {"example": example}})
+        raise ValidationError({field: why_no_amount(written, currency)})
     return amount
 
 

@@ -11,7 +11,7 @@ from accounts.services import record
 from billing.models import Account, Order, OrderLine, Posting
 from derp_portal.lib.errors import PortalError
 
-from .orders import become_paid, locked_order
+from .orders import become_paid, locked_order, take_back_placed
 from .receiving import book_revenue
 
 
@@ -43,6 +43,7 @@ def pay_from_balance(*, order_id: int, actor: User | None) -> Order:
         order.is_from_balance = True
         order.save(update_fields=["is_from_balance"])
         become_paid(order, received=order.total, actor=actor, reason="balance")
+        take_back_placed(order)
         book_revenue(order, order.total, source=Account.RESELLER_FUNDS, actor=actor)
         record(actor=actor, event="order.paid_from_balance", target=order, amount=order.total)
     return order

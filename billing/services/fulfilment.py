@@ -173,6 +173,7 @@ def _tell(order: Order, lines: list[OrderLine]) -> None:
             "order": order,
             "lines": line_words(order.user, lines),
             "amount": amount_of(order.user, order.received, order.currency) if order.received else "",
+            "is_balance": all(line.kind == Kind.TOP_UP for line in lines),
             "has_codes": any(line.kind in (Kind.GIFT, Kind.WHOLESALE) or line.problem for line in lines),
         },
         button_url=f"/orders/{order.number}/",

@@ -13,7 +13,7 @@ from django.db.models import Q
 from django.utils.translation import gettext as _
 
 from accounts.models import User
-from accounts.services import notify, record
+from accounts.services import notify, record, withdraw_mail
 from billing.models import BuyerTerms, Coupon, CouponUse, Order, OrderLine, OrderTransition, Payment, Transfer, TrialUse
 from derp_portal.lib.clock import now
 from derp_portal.lib.errors import PortalError
@@ -289,7 +289,7 @@ def _tell_placed(order: Order) -> None:
     assert order.user is not None
     notify(
         kind="order_placed",
-        dedup_key=f"order-placed:{order.pk}",
+        dedup_key=_key_of_placed(order),
         user=order.user,
         context={
             "order": order,
@@ -298,3 +298,12 @@ def _tell_placed(order: Order) -> None:
         },
         button_url=f"/orders/{order.number}/",
     )
+
+
+def take_back_placed(order: Order) -> None:
+    """Not to be told any more that it is to be paid, if they were not told yet."""
+    withdraw_mail(dedup_key=_key_of_placed(order))
+
+
+def _key_of_placed(order: Order) -> str:
+    return f"order-placed:{order.pk}"

@@ -6,20 +6,25 @@ changes SECRET_KEY has forgotten all of them.
 
 from __future__ import annotations
 
+import re
+import unicodedata
+
 from django.utils.crypto import salted_hmac
 
 from accounts.models import User
 from billing.models import Payment, Transfer
 
 SALT = "billing.payer"
+MASK = re.compile(r"[*∗•●·‧∙]|\d[x-]*xxx[x-]*\d")
+FILLERS = frozenset({"null", "none", "undefined", "unknown", "anonymous", "n/a"})
 
 
 def payer_digest(kind: str, payer: str) -> str:
     """64 hex digits for an account as gateways of this kind call it; "" where it is not known, or masked."""
     # People write it down with blanks, and in other letters than a gateway does.
-    named = "".join(payer.split()).casefold()
-    # A name with stars in it is more than one account's.
-    if not named or "*" in named:
+    named = "".join(unicodedata.normalize("NFKC", payer).split()).casefold()
+    # A name with stars in it is more than one account's, and so is a word that stands for none.
+    if not named.strip("-0") or named in FILLERS or MASK.search(named):
         return ""
     return salted_hmac(SALT, f"{kind}:{named}", algorithm="sha256").hexdigest()
 

@@ -29,7 +29,7 @@ from .balances import balance_of
 from .ledger import allocate, post
 from .methods import gateway_of, notify_url
 from .orders import locked_order, move, new_number
-from .setbacks import end_alerts
+from .setbacks import BOUNCED, end_alerts
 from .watching import tell_staff, told_staff_is_over
 from .words import amount_of
 
@@ -346,6 +346,9 @@ def send(*, refund_id: int) -> Refund:
         with transaction.atomic():
             locked_order(refund.order_id)
             refund.refresh_from_db()
+            if refund.problem == BOUNCED:
+                # It came back before we were told that it was sent.
+                return _leave_to_a_person(refund, BOUNCED)
             finish(refund, reference=answer.gateway_id, actor=None)
     elif refund.attempts + 1 >= MOST_LOOKS:
         return _leave_to_a_person(refund, "never_final")
@@ -411,6 +414,7 @@ def finish(refund: Refund, *, reference: str, actor: User | None) -> None:
 
 def _tell(refund: Refund, order: Order, kind: str) -> None:
     if order.user:
+        sold = SoldSerial.objects.filter(line__order=order)
         notify(
             kind=kind,
             dedup_key=f"{kind}:{refund.pk}",
@@ -419,7 +423,10 @@ def _tell(refund: Refund, order: Order, kind: str) -> None:
                 "order": order,
                 "refund": refund,
                 "amount": amount_of(order.user, refund.amount, refund.currency),
-                "takes_back": refund.takes_back and order.lines.exclude(kind=OrderLine.Kind.PACK).exists(),
+                "takes_back": refund.takes_back and sold.exists(),
+                # Only of those that were named when it was decided.
+                "keeps_some": sold.filter(taken_back_at=None).exists(),
+                "is_to_balance": order.is_from_balance,
             },
             button_url=f"/orders/{order.number}/",
         )

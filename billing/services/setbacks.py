@@ -82,7 +82,11 @@ def end_alerts(transfer: Transfer) -> None:
 
 def _bounce(transfer: Transfer, notice: Notice, said: dict[str, Any]) -> None:
     """The money is in the account again, and a person must send it: as it was before, but for what has gone wrong."""
-    # One that is still on its way is asked about again; one that a person has sent since is another transfer.
+    # This news may overtake the gateway's answer that the refund was sent: whoever takes the answer looks for it.
+    due = Refund.objects.filter(state=Refund.State.DUE, number=notice.refund_reference, transfer=transfer)
+    if due.update(problem=BOUNCED):
+        return
+    # One that a person has sent since is another transfer.
     sent = Refund.objects.filter(state=Refund.State.DONE, number=notice.refund_reference, reference=notice.setback_id)
     refund = sent.filter(transfer=transfer).select_related("order").first()
     if refund is None:

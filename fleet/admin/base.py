@@ -16,10 +16,10 @@ from django.utils.formats import localize
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.timezone import localtime
-from unfold.admin import ModelAdmin, TabularInline
+from unfold.admin import TabularInline
 
 from accounts.access import signed_in
-from accounts.admin import ReadOnlyAdmin
+from accounts.admin import ReadOnlyAdmin, RowAdmin
 from accounts.services import record
 from derp_portal.lib.units import data_amount
 
@@ -58,7 +58,7 @@ def badge(text: Any, colour: str) -> str:
     return render_to_string("unfold/helpers/label.html", {"text": text, "type": colour})
 
 
-class OperatorAdmin(ModelAdmin):
+class OperatorAdmin(RowAdmin):
     """Lists of fifty; nothing is deleted by the handful; every page's history is the audit trail."""
 
     list_per_page = 50

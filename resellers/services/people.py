@@ -23,6 +23,7 @@ TERMS_VERSION = "2026-11"
 """Of the terms on the application page: whoever changes them there changes this."""
 LETTERS = "23456789abcdefghjkmnpqrstuvwxyz"
 State = Reseller.State
+PAYOUT = frozenset({"payout_kind", "payout_details"})
 DECIDED = (State.ACTIVE, State.REJECTED, State.SUSPENDED)
 
 REFUSALS: dict[str, tuple[Promise | str, int]] = {
@@ -102,11 +103,12 @@ def approve(*, reseller_id: int, level: Level | None = None, actor: User) -> Res
             return reseller
         if reseller.user.is_staff:
             raise refuse("is_staff")
+        was_suspended = reseller.state == State.SUSPENDED
         _decide(reseller, State.ACTIVE, "", actor)
         if level or not reseller.level_periods.exists():
             _put_at_level(reseller, level or reseller.level, actor)
         change_role(user_id=reseller.user_id, role=User.Role.RESELLER, actor=actor)
-        _tell(reseller, "reseller_approved")
+        _tell(reseller, "reseller_reinstated" if was_suspended else "reseller_approved")
     return reseller
 
 
@@ -138,6 +140,7 @@ def suspend(*, reseller_id: int, reason: str, actor: User) -> Reseller:
         _decide(reseller, State.SUSPENDED, reason, actor)
         if reseller.user.role == User.Role.RESELLER:
             change_role(user_id=reseller.user_id, role=User.Role.USER, actor=actor)
+        _tell(reseller, "reseller_suspended")
     return reseller
 
 
@@ -153,6 +156,7 @@ def set_level(*, reseller_id: int, level: Level, actor: User) -> Reseller:
 def update_reseller(*, reseller_id: int, actor: User, **values: str) -> Reseller:
     """The reseller's own settings: `code`, `contact`, `renewal_url`, `landing_text`, `payout_kind`, `payout_details`.
 
+    They are told when the payout account is another, in case somebody else is at their desk.
     Raises PortalError `link_taken`, `link_invalid`; ValidationError for the others.
     """
     allowed = {"code", "contact", "renewal_url", "landing_text", "payout_kind", "payout_details"}
@@ -173,6 +177,8 @@ def update_reseller(*, reseller_id: int, actor: User, **values: str) -> Reseller
             _save(reseller)
             # What they are, not what they say: bank details are nobody's business.
             record(actor=actor, event="reseller.changed", target=reseller, fields=sorted(changed))
+        if not PAYOUT.isdisjoint(changed):
+            _tell_payout_changed(reseller)
     return reseller
 
 
@@ -228,4 +234,15 @@ def _tell(reseller: Reseller, kind: str) -> None:
         user=reseller.user,
         context={"reseller": reseller, "reason": reseller.decision_reason},
         button_url="/reseller/",
+    )
+
+
+def _tell_payout_changed(reseller: Reseller) -> None:
+    changed_at = now()
+    notify(
+        kind="payout_changed",
+        dedup_key=f"payout_changed:{reseller.pk}:{changed_at}",
+        user=reseller.user,
+        context={"changed_at": changed_at},
+        button_url="/reseller/settings/",
     )

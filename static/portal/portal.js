@@ -174,6 +174,15 @@
     if (row && !isOwnClick && window.getSelection().isCollapsed) window.location.assign(row.dataset.href);
   }
 
+  // On a narrow screen a section's tabs lie in a row that scrolls: the current one belongs where it is seen.
+  function showCurrentTab() {
+    document.querySelectorAll(".side-nav [aria-current]").forEach((tab) => {
+      const row = tab.parentElement;
+      const [inner, outer] = [tab.getBoundingClientRect(), row.getBoundingClientRect()];
+      row.scrollLeft += inner.left - outer.left - (outer.width - inner.width) / 2;
+    });
+  }
+
   // The sign-up form asks for the reader's zone, so that times in mails are right from the first one.
   function fillTimeZone() {
     const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
@@ -213,5 +222,11 @@
   });
   document.addEventListener("htmx:afterSettle", prepare);
   document.addEventListener("DOMContentLoaded", prepare);
+  document.addEventListener("DOMContentLoaded", showCurrentTab);
+  // What comes in later (a count, the page's letters) makes the tabs wider.
+  window.addEventListener("load", showCurrentTab);
+  document.addEventListener("htmx:afterSettle", (event) => {
+    if (event.target.closest(".side-nav")) showCurrentTab();
+  });
   window.setInterval(showTimes, 30000);
 })();

@@ -13,6 +13,7 @@ import pytest
 import time_machine
 from django.core import mail
 from django.db import connection, connections, transaction
+from django.utils import translation
 
 from accounts import mails, services
 from accounts.models import Notification, User
@@ -222,6 +223,20 @@ def test_mail_speaks_the_readers_language_and_zone(bob: User, settings: Any, tmp
     assert notification is not None
     assert (notification.subject, notification.language) == ("zh-hans", "zh-hans")
     assert notification.body_text.startswith("2026-03-01 20:00 isn't")
+
+
+def test_mail_to_staff_does_not_follow_the_language_of_whoever_causes_it(
+    alice: User, root: User, settings: Any
+) -> None:
+    for user in (alice, root):
+        user.language = ""
+    with translation.override("zh-hans"):
+        assert (services.language_of(alice), services.language_of(root)) == ("zh-hans", "en")
+        settings.LANGUAGE_CODE = "zh-hans"
+    with translation.override("en"):
+        assert services.language_of(root) == "zh-hans"
+        root.language = "en"
+        assert services.language_of(root) == "en"
 
 
 def test_a_line_break_in_a_subject_forges_no_header(alice: User, root: User) -> None:

@@ -9,6 +9,7 @@ from django.test import Client
 from accounts.models import AuditEntry, User
 from billing import services
 from billing.admin.forms import minor_of
+from billing.api.amounts import in_minor_units
 from billing.models import (
     Coupon,
     CouponUse,
@@ -17,6 +18,7 @@ from billing.models import (
     Price,
     WholesalePrice,
 )
+from billing.services.words import why_no_amount
 from serials.models import Plan
 from tests.billing.desk import last_event, page, told
 from tests.billing.till import (
@@ -62,6 +64,28 @@ def test_what_is_no_amount_is_refused_in_words(text: str, currency: str) -> None
     assert "such as" in words or words.startswith(("At least", "At most"))
 
 
+@pytest.mark.parametrize(
+    ("text", "currency", "words"),
+    [
+        ("12,50", "CNY", "Write an amount such as 19.90, without other signs."),
+        ("12.50", "JPY", "Write an amount such as 500, without other signs."),
+        ("9" * 10, "CNY", "At most CN¥1,000,000,000.00."),
+        ("9" * 12, "JPY", "At most ¥100,000,000,000."),
+        ("9" * 300, "JPY", "At most ¥100,000,000,000."),
+    ],
+)
+def test_what_is_wrong_with_an_amount_is_said_in_its_own_currency(text: str, currency: str, words: str) -> None:
+    assert why_no_amount(text, currency) == words
+    with pytest.raises(ValidationError) as said:
+        in_minor_units(text, currency)
+    assert said.value.message_dict == {"amount": [words]}
+    with pytest.raises(ValidationError) as refused:
+        minor_of(text, currency)
+    [shown] = refused.value.messages
+    assert ("such as" in shown) == ("such as" in words)
+    assert "At most" in shown or "19.90" in shown or "500" in shown
+
+
 def price_form(plan: Plan, amount: str, **more: str) -> dict[str, str]:
     return {"plan": str(plan.pk), "currency": "CNY", "amount": amount, "is_active": "on", **more}
 
@@ -96,7 +120,7 @@ def test_yen_have_no_decimals(roots: Client) -> None:
     roots.post(page("price_add"), price_form(plan, "500", currency="JPY"))
     assert Price.objects.get(plan=plan).amount == 500
     answer = roots.post(page("price_add"), price_form(plan, "5.50", currency="JPY"))
-    assert "such as 1990" in told(answer)
+    assert "such as 500" in told(answer)
 
 
 def test_a_price_saved_as_it_was_changes_nothing(roots: Client, sold: Plan) -> None:

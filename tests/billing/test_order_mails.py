@@ -11,13 +11,16 @@ from django.template import Context, Engine
 
 from accounts.models import Notification, User
 from billing.models import Order, Refund
-from billing.services import refund_order
+from billing.services import pay_from_balance, refund_order
 from billing.services.fulfilment import deliver
 from billing.services.orders import expire_orders
 from billing.services.refunds import send, settle_by_hand
 from derp_portal.lib.clock import now
+from resellers.services import buy_stock, recall
 from serials.models import Lease
 from tests.billing.till import Kind, begin, call, callback_about, order_of, paid_order, priced_plan
+from tests.resellers.trade import make_reseller
+from tests.resellers.wholesaling import fill_balance, stock, wholesale_price
 from tests.serials.shop import mails, make_server
 
 pytestmark = pytest.mark.django_db
@@ -163,6 +166,74 @@ def test_what_was_redeemed_at_once_needs_nothing_more(alice: User) -> None:
     [mail] = mails("order_delivered")
     assert Lease.objects.filter(user=alice).exists()
     assert "on your relay already" in mail.body_text
+
+
+def test_a_balance_that_was_topped_up_is_in_the_balance_and_on_no_relay(rita: User) -> None:
+    fill_balance(make_reseller(rita), 5000)
+    [mail] = mails("order_delivered")
+    assert "It is in your balance already" in mail.body_text
+    assert "relay" not in mail.body_text
+
+
+def test_a_plan_that_was_bought_for_oneself_is_no_serial_number_that_was_redeemed(alice: User) -> None:
+    make_server()
+    deliver(order_id=paid_order(alice, priced_plan(), Kind.SELF).pk)
+    [mail] = mails("lease_started")
+    assert "your days have begun" in mail.body_text
+    assert "serial" not in mail.body_text
+
+
+def test_what_is_paid_from_the_balance_at_once_is_never_said_to_be_unpaid(rita: User) -> None:
+    reseller = make_reseller(rita)
+    fill_balance(reseller, 5000)
+    assert len(mails("order_placed")) == 1, "the top-up"
+    stock(reseller, priced_plan(), 2, from_balance=True)
+    assert len(mails("order_placed")) == 1
+    assert len(mails("order_delivered")) == 2
+
+
+def test_an_order_that_waited_before_it_was_paid_from_the_balance_was_told(rita: User) -> None:
+    reseller = make_reseller(rita)
+    plan = priced_plan()
+    wholesale_price(plan)
+    fill_balance(reseller, 5000)
+    order = buy_stock(reseller=reseller, plan=plan, quantity=2, currency="CNY", from_balance=False)
+    Notification.objects.update(status=Notification.Status.SENT)
+    pay_from_balance(order_id=order.pk, actor=rita)
+    assert len(mails("order_placed")) == 2
+
+
+def test_what_went_back_into_the_balance_needs_no_bank(rita: User) -> None:
+    reseller = make_reseller(rita)
+    fill_balance(reseller, 5000)
+    kept, *others = stock(reseller, priced_plan(), 3, from_balance=True)
+    recall(reseller=reseller, serial_ids=[one.serial_id for one in others], actor=rita)
+    [mail] = mails("refund_done")
+    assert mails("refund_decided") == []
+    assert mail.subject.endswith("is in your balance")
+    assert "CN¥20.00" in mail.body_text
+    assert "in your prepaid balance again" in mail.body_text
+    assert "bank" not in mail.body_text
+    assert "the others of the order stay as they are" in mail.body_text
+    assert "nobody has redeemed" not in mail.body_text
+    assert "\n\n\n" not in mail.body_text
+
+    refund_order(order_id=kept.line.order_id, reason="all of it", actor=None)
+    assert "nobody has redeemed" in mails("refund_done")[1].body_text
+
+
+def test_a_recall_of_what_was_paid_by_a_gateway_says_which_serials_are_over(rita: User) -> None:
+    reseller = make_reseller(rita)
+    _kept, *others = stock(reseller, priced_plan(), 3)
+    recall(reseller=reseller, serial_ids=[one.serial_id for one in others], actor=rita)
+    [mail] = mails("refund_decided")
+    assert "the others of the order stay as they are" in mail.body_text
+    refund = Refund.objects.get()
+    send(refund_id=refund.pk)
+    settle_by_hand(refund_id=refund.pk, reference="bank transfer 7", actor=rita)
+    [mail] = mails("refund_done")
+    assert "the others of the order stay as they are" in mail.body_text
+    assert "Your bank or payment service" in mail.body_text
 
 
 def test_a_free_order_says_that_it_was_free(alice: User) -> None:

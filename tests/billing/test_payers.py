@@ -62,6 +62,27 @@ def test_an_account_that_is_not_named_or_masked_is_nobodys(payer: str, alice: Us
     assert not paid_from_one_account(alice, bob)
 
 
+@pytest.mark.parametrize(
+    "payer",
+    [
+        *("ali＊＊＊@example.com", "138••••1234", "●●●●1234", "138····1234", "138‧‧‧1234", "138∙∙∙1234"),
+        *("6222xxxxxxxx1234", "6222 XXXX XXXX 1234", "6222-xxxx-xxxx-1234", "６２２２ｘｘｘｘ１２３４"),
+        *("null", "None", "UNKNOWN", "anonymous", "N/A", "-", "--", "0", "000"),
+    ],
+)
+def test_a_mask_or_a_word_for_nothing_is_no_account(payer: str) -> None:
+    assert payer_digest("offline", payer) == ""
+
+
+@pytest.mark.parametrize("payer", ["xxx@example.com", "maxxx", "1xx2", "nullman@example.com", "0-1", "张三"])
+def test_a_name_that_only_looks_like_that_is_an_account(payer: str) -> None:
+    assert len(payer_digest("offline", payer)) == 64
+
+
+def test_wide_letters_and_narrow_ones_are_the_same_account() -> None:
+    assert payer_digest("offline", "６２２２０２１２３４５６") == payer_digest("offline", "622202123456")
+
+
 def test_a_digest_is_no_use_without_the_portals_key(settings: Settings) -> None:
     before = payer_digest("alipay", ACCOUNT)
     settings.SECRET_KEY = "another"

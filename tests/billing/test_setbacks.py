@@ -10,17 +10,19 @@ from django.test import Client
 
 from accounts.models import AuditEntry, User
 from billing.finance.books import check_books
-from billing.gateways.base import Notice, Outcome
+from billing.gateways.base import Notice, Outcome, RefundAnswer, RefundDemand
+from billing.gateways.stripe_checkout import StripeGateway
 from billing.models import GatewayCallback, Order, Payment, PaymentMethod, Refund, Transfer
 from billing.services import refund_order
 from billing.services.callbacks import handle_callback
 from billing.services.fulfilment import deliver
-from billing.services.refunds import finish, settle_by_hand
+from billing.services.refunds import finish, send, settle_by_hand
 from fleet.models import Alert
 from fleet.services.alert_words import wording
 from tests.billing.desk import page, told
 from tests.billing.fake_stripe import INTENT, KEY, REFERENCE, SECRET, about, event, gateway, signed
 from tests.billing.till import make_method, order_of, priced_plan
+from tests.serials.shop import mails
 
 pytestmark = pytest.mark.django_db
 Dispute = Transfer.Dispute
@@ -193,6 +195,28 @@ def test_a_refund_that_did_not_arrive_waits_to_be_sent_by_hand(stripe: PaymentMe
     assert arrives(stripe, lost_refund(refund.number)) == "noted", "late: it is about the transfer before"
     refund.refresh_from_db()
     assert (refund.state, refund.reference, refund.problem) == (Refund.State.DONE, "bank 7", "")
+    assert not alerts()
+    assert check_books() == []
+
+
+def test_news_that_a_refund_came_back_may_overtake_the_answer_that_it_is_sent(
+    monkeypatch: pytest.MonkeyPatch, stripe: PaymentMethod, order: Order, root: User
+) -> None:
+    refund = refund_order(order_id=order.pk, amount=500, reason="slow", actor=root)
+
+    def slow(_gateway: StripeGateway, demand: RefundDemand) -> RefundAnswer:
+        assert arrives(stripe, lost_refund(demand.refund_reference)) == "noted"
+        return RefundAnswer(True, "re_1")
+
+    monkeypatch.setattr(StripeGateway, "refund", slow)
+    assert send(refund_id=refund.pk).state == Refund.State.BY_HAND
+    assert beginnings() == [f"Refund {refund.number} of order {order.number} cannot be sent by the gateway"]
+    refund.refresh_from_db()
+    assert (refund.state, refund.problem, refund.done_at) == (Refund.State.BY_HAND, "bounced", None)
+    assert mails("refund_done") == []
+    assert check_books() == []
+
+    settle_by_hand(refund_id=refund.pk, reference="bank 7", actor=root)
     assert not alerts()
     assert check_books() == []
 
