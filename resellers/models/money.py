@@ -126,6 +126,15 @@ class CommissionBook(models.Model):
         _("run until"), null=True, blank=True, help_text=_("The first day of the last month that was run.")
     )
 
+    settled_until: models.DateField[date | None, date | None] = models.DateField(
+        _("settled until"),
+        null=True,
+        blank=True,
+        help_text=_(
+            "The first day of the last month that was run to its end: running it again carries nothing into it."
+        ),
+    )
+
     class Meta:
         db_table = "commission_book"
         verbose_name = _("commission book")
@@ -164,6 +173,7 @@ class Settlement(models.Model):
         verbose_name=_("carried to"),
     )
     reason = models.CharField(_("reason"), max_length=200, blank=True)
+    rejected_at = models.DateTimeField(_("rejected at"), null=True, blank=True)
     payout_reference = models.CharField(_("paid by"), max_length=128, blank=True)
     approved_by = models.ForeignKey(
         settings.AUTH_USER_MODEL,
