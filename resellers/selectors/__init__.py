@@ -13,6 +13,7 @@ from .earnings import (
 )
 from .overview import Overview, overview_of
 from .people import (
+    count_customers,
     customers_in_full,
     customers_of,
     default_level,
@@ -60,6 +61,7 @@ __all__ = [
     "carried_into",
     "commission_months",
     "commissions_of",
+    "count_customers",
     "customers_in_full",
     "customers_of",
     "default_level",
