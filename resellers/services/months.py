@@ -262,7 +262,7 @@ def approve_settlement(*, settlement_id: int, actor: User) -> Settlement:
 def pay_settlement(*, settlement_id: int, reference: str, actor: User) -> Settlement:
     """Staff: it has been paid by this transfer. Twice is fine.
 
-    Raises PortalError `reason_needed` without a reference, `already_decided`.
+    Raises PortalError `reason_needed` without a reference, `not_approved` while it is open, `already_decided`.
     """
     if not reference.strip():
         raise refuse("reason_needed")
@@ -271,6 +271,8 @@ def pay_settlement(*, settlement_id: int, reference: str, actor: User) -> Settle
         settlement = _locked(settlement_id)
         if settlement.state == State.PAID:
             return settlement
+        if settlement.state == State.OPEN:
+            raise PortalError(_("Approve it first. Nothing was changed."), code="not_approved", status=409)
         if settlement.state != State.APPROVED:
             raise refuse("already_decided")
         settlement.state, settlement.paid_by, settlement.paid_at = State.PAID, actor, now()

@@ -464,7 +464,7 @@ def test_staff_approve_and_pay_a_settlement(ritas: Trade, root: User) -> None:
     caller, ours = Caller(root), {"settlement_id": ritas.settlement.pk}
     assert refusal(caller.post("reseller/settlement/decide", **ours, decision="pay", reference="7")) == (
         409,
-        "already_decided",
+        "not_approved",
     )
     for _time in range(2):
         shown = done(caller.post("reseller/settlement/decide", **ours, decision="approve"))["settlement"]
