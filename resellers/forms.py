@@ -17,13 +17,12 @@ from accounts.models import Ticket
 from accounts.tables import TicketFilter
 from billing.forms import OrderForm
 from billing.models import CURRENCIES, OrderLine, SoldSerial
-from billing.services.ledger import today
 from billing.services.pricing import LEAST_TOP_UP, MOST_AT_ONCE, MOST_TOP_UP, Item
 from derp_portal.lib import money
 from derp_portal.lib.errors import PortalError
 from resellers.models import CommissionLine, Resale, Reseller
 from resellers.selectors import STOCK_STATES, PriceRow, state_rule
-from resellers.services import Sale
+from resellers.services import Sale, last_day_of_sale
 from serials.codes import canonical
 
 LABELS = dict(CURRENCIES)
@@ -285,9 +284,9 @@ class SaleForm(forms.Form):
         return cleaned
 
     def clean_sold_on(self) -> date:
-        """Not in the future."""
+        """Not in the future, wherever the reseller is."""
         day: date = self.cleaned_data["sold_on"]
-        if day > today():
+        if day > last_day_of_sale():
             raise forms.ValidationError(_("This day has not come yet."))
         return day
 

@@ -15,6 +15,7 @@ from .people import apply, approve, reject, set_level, suspend, update_reseller
 from .wholesale import (
     Sale,
     buy_stock,
+    last_day_of_sale,
     note_export,
     note_lease_contacts,
     reassign_lease,
@@ -39,6 +40,7 @@ __all__ = [
     "confirm",
     "correct_attribution",
     "count_click",
+    "last_day_of_sale",
     "note_export",
     "note_lease_contacts",
     "pay_settlement",

@@ -16,7 +16,7 @@ from accounts.models import User
 from accounts.services import hand_tickets_to, record
 from billing.models import Order, OrderLine, Refund, SoldSerial
 from billing.services import pay_from_balance, place_order, refund_order
-from billing.services.ledger import allocate
+from billing.services.ledger import allocate, today
 from billing.services.orders import locked_order
 from billing.services.pricing import Item, wholesale_prices
 from derp_portal.lib import money
@@ -160,12 +160,24 @@ def _lock_stock(reseller: Reseller, serial_ids: Collection[int]) -> None:
 # --- what it was resold for -------------------------------------------------------------------------
 
 
+def last_day_of_sale() -> date:
+    """The last day that a sale may be of: where the reseller is, it may be tomorrow already."""
+    return today() + timedelta(days=1)
+
+
 def record_sales(*, reseller: Reseller, sales: Sequence[Sale], actor: User) -> int:
     """Write down sales of the reseller's own stock; a serial that was recorded before is written anew. All or none.
 
     Returns how many serials. Raises PortalError `not_your_stock` (404) naming the first code that is not theirs, or not
-    any more: what was given back unsold cannot have been sold.
+    any more: what was given back unsold cannot have been sold. `day_to_come` names the first of a day to come.
     """
+    last = last_day_of_sale()
+    for sale in sales:
+        if sale.sold_on > last:
+            wrong = _("The day of the sale of “%(code)s” has not come yet: %(day)s. Nothing was recorded.")
+            raise PortalError(
+                wrong % {"code": sale.code[:40], "day": sale.sold_on.isoformat()}, code="day_to_come", status=422
+            )
     with transaction.atomic():
         User.objects.select_for_update(no_key=True).get(pk=reseller.user_id)
         wanted = stock_of(reseller).filter(serial__code__in=[canonical(sale.code) for sale in sales])
@@ -249,9 +261,12 @@ def _price(number: int, text: str, currency: str) -> int:
 
 def _day(number: int, text: str, default: date) -> date:
     try:
-        return date.fromisoformat(text) if text else default
+        day = date.fromisoformat(text) if text else default
     except ValueError as error:
         raise _bad_csv(number, _("“%(text)s” is not a date such as 2027-01-31") % {"text": text[:40]}) from error
+    if day > last_day_of_sale():
+        raise _bad_csv(number, _("the day %(day)s has not come yet") % {"day": day.isoformat()})
+    return day
 
 
 def _bad_csv(number: int, what: str) -> PortalError:
