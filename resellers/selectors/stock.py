@@ -202,6 +202,11 @@ def sales_of(reseller: Reseller) -> QuerySet[Resale]:
     return Resale.objects.filter(own).select_related("sold__serial__plan", "sold__line__order")
 
 
+def sale_of(reseller: Reseller, code: str) -> Resale | None:
+    """What the reseller has recorded of the sale of that serial."""
+    return sales_of(reseller).filter(sold__serial__code=canonical(code)).first() if code else None
+
+
 def sale_to_edit(reseller: Reseller, code: str) -> dict[str, object]:
     """What is known of the sale of that serial, to be corrected; without one, the code and the currency it cost."""
     found = stock_of(reseller).filter(serial__code=canonical(code)).first() if code else None

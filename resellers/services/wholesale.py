@@ -210,6 +210,36 @@ def record_sales(*, reseller: Reseller, sales: Sequence[Sale], actor: User) -> i
     return len(rows)
 
 
+def remove_sale(*, reseller: Reseller, code: str, actor: User) -> bool:
+    """Strike out what was written down of a sale of the reseller's own stock. Twice is fine.
+
+    Returns whether there was one. Raises PortalError `not_your_stock` (404).
+    """
+    with transaction.atomic():
+        User.objects.select_for_update(no_key=True).get(pk=reseller.user_id)
+        sold = stock_of(reseller).filter(serial__code=canonical(code)).first()
+        if sold is None:
+            raise PortalError(
+                _("“%(code)s” is not in your stock. Nothing was changed.") % {"code": code[:40]},
+                code="not_your_stock",
+                status=404,
+            )
+        resale = Resale.objects.filter(sold=sold).first()
+        if resale is None:
+            return False
+        resale.delete()
+        record(
+            actor=actor,
+            event="stock.sale_removed",
+            target=reseller,
+            order=sold.line.order.number,
+            price=resale.price,
+            currency=resale.currency,
+            sold_on=resale.sold_on,
+        )
+    return True
+
+
 def sales_of_csv(text: str, *, currency: str, day: date) -> list[Sale]:
     """Sales from a table with the columns code, price, customer, date, note; the last three may be missing.
 

@@ -378,6 +378,15 @@ def test_one_sale_or_many_are_written_down(ritas: Trade) -> None:
     assert found == [1, 1, 0]
 
 
+def test_a_sale_is_removed_and_twice_is_fine(ritas: Trade) -> None:
+    caller, sent = Caller(ritas.reseller.user), {"code": ritas.codes[1].lower()}
+    assert done(caller.post("reseller/sale/remove", **sent))["removed"] is True
+    assert done(caller.post("reseller/sale/remove", **sent))["removed"] is False
+    assert done(caller.get("reseller/sales"))["items"] == []
+    assert done(caller.get("reseller/serial", code=ritas.codes[1]))["serial"]["is_recallable"]
+    assert refusal(caller.post("reseller/sale/remove", code="0000")) == (404, "not_your_stock")
+
+
 def test_what_was_bought_in_another_currency_has_no_margin(ritas: Trade) -> None:
     caller = Caller(ritas.reseller.user)
     done(caller.post("reseller/sales", code=ritas.codes[0], price="4", currency="USD", sold_on="2026-01-05"))

@@ -309,6 +309,31 @@ def test_what_is_wrong_with_a_sale_is_said(
     assert not Resale.objects.exists()
 
 
+def test_a_sale_that_was_none_is_removed_once_it_is_confirmed(
+    ritas: Client, reseller: Reseller, plan: Plan, bob: User
+) -> None:
+    first, second = stock(reseller, plan, 2)
+    for sold in (first, second):
+        Resale.objects.create(sold=sold, price=2500, sold_on=date(2026, 1, 31))
+    address = f"/reseller/sales/{first.serial_id}/remove/"
+    assert address in text_of(ritas, f"/reseller/sales/new/?code={first.serial.code}")
+    asked = text_of(ritas, address)
+    assert grouped(first.serial.code) in asked
+    assert "CN¥25.00" in asked
+    assert Resale.objects.count() == 2
+    assert "The sale is removed" in posted(ritas, address, {})
+    assert Resale.objects.get().sold == second
+    entry = AuditEntry.objects.get(event="stock.sale_removed")
+    assert (entry.actor_label, entry.data["price"], entry.data["sold_on"]) == ("rita", 2500, "2026-01-31")
+    assert "No sale of this serial number is recorded" in posted(ritas, address, {})
+    assert address not in text_of(ritas, f"/reseller/sales/new/?code={first.serial.code}")
+    make_reseller(bob)
+    ritas.force_login(bob)
+    address = f"/reseller/sales/{second.serial_id}/remove/"
+    assert (ritas.get(address).status_code, ritas.post(address).status_code) == (404, 404)
+    assert Resale.objects.exists()
+
+
 def test_sales_come_from_a_pasted_table(ritas: Client, reseller: Reseller, plan: Plan) -> None:
     first, second = stock(reseller, plan, 2)
     text = f"code,price,customer,date\n{grouped(first.serial.code)},25.00,Li,2026-01-31\n{second.serial.code},20\n"
