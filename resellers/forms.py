@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Sequence
 from datetime import date
 from typing import Any
@@ -330,8 +331,9 @@ class ImportForm(forms.Form):
 
 
 def decoded(raw: bytes) -> str:
-    """A file's text. Chinese Excel still writes GB 18030 where it is not told otherwise."""
-    for encoding in ("utf-8-sig", "gb18030"):
+    """A file's text. Chinese Excel writes GB 18030 where it is not told otherwise, and "Unicode text" in UTF-16."""
+    marked = ("utf-16",) if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else ()
+    for encoding in (*marked, "utf-8-sig", "gb18030"):
         try:
             return raw.decode(encoding)
         except UnicodeDecodeError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -30,6 +31,9 @@ from .people import refuse
 
 MOST_LINES_OF_CSV = 5000
 BATCH = 500
+SEPARATORS = ",;\t"
+DAY = re.compile(r"([0-9]{4})[-/.]([0-9]{1,2})[-/.]([0-9]{1,2})")
+"""As spreadsheets write days, in China with a slash and without zeros."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +247,8 @@ def remove_sale(*, reseller: Reseller, code: str, actor: User) -> bool:
 def sales_of_csv(text: str, *, currency: str, day: date) -> list[Sale]:
     """Sales from a table with the columns code, price, customer, date, note; the last three may be missing.
 
-    A first line that names the columns is passed over. Raises PortalError `invalid_csv` that names the line.
+    Between them stand commas, semicolons or tabs: as in the first line. A first line that names the columns is passed
+    over. Raises PortalError `invalid_csv` that names the line.
     """
     sales = []
     seen: dict[str, int] = {}
@@ -268,7 +273,8 @@ def sales_of_csv(text: str, *, currency: str, day: date) -> list[Sale]:
 
 def _lines_of_csv(text: str) -> Iterator[tuple[int, list[str]]]:
     """Each row with the number of the line that it ends on."""
-    reader = csv.reader(io.StringIO(text.lstrip("\ufeff"), newline=""))
+    text = text.lstrip("\ufeff")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_separator_of(text))
     try:
         for row in reader:
             if reader.line_num > MOST_LINES_OF_CSV:
@@ -276,6 +282,20 @@ def _lines_of_csv(text: str) -> Iterator[tuple[int, list[str]]]:
             yield reader.line_num, row
     except csv.Error as error:
         raise _bad_csv(reader.line_num, _("this cannot be read as a table")) from error
+
+
+def _separator_of(text: str) -> str:
+    """The one that comes first in the first line: there is none in a code, or in the name of its column."""
+    is_text = "\x00" not in text and not text.startswith("PK\x03\x04")
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip():
+            found = [letter for letter in line if letter in SEPARATORS]
+            if not found or not is_text:
+                raise _bad_csv(
+                    number, _("this is no table of text, with commas, semicolons or tabs between the columns")
+                )
+            return found[0]
+    return SEPARATORS[0]
 
 
 def _price(number: int, text: str, currency: str) -> int:
@@ -290,6 +310,8 @@ def _price(number: int, text: str, currency: str) -> int:
 
 
 def _day(number: int, text: str, default: date) -> date:
+    if numbers := DAY.fullmatch(text):
+        text = "{}-{:0>2}-{:0>2}".format(*numbers.groups())
     try:
         day = date.fromisoformat(text) if text else default
     except ValueError as error:

@@ -438,6 +438,22 @@ def test_a_table_is_read_with_and_without_its_first_line() -> None:
     assert read("\ufeff序列号,价格,客户,日期,备注\r\n" + body) == wanted
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("first", ["", "code,price,customer,date,note\n", "序列号,价格\n"])
+def test_what_stands_between_the_columns_is_what_the_first_line_has(separator: str, first: str) -> None:
+    others = ",;".replace(separator, "")
+    text = f"{first}AB-1,19.90,王先生,2026/1/3,-\nAB-2,20\n".replace(",", separator).replace("-\n", f"{others}\n")
+    assert read(text) == [
+        services.Sale("AB-1", 1990, "CNY", date(2026, 1, 3), "王先生", others),
+        services.Sale("AB-2", 2000, "CNY", DAY),
+    ]
+
+
+@pytest.mark.parametrize("text", ["2026/01/13", "2026/1/13", "2026-1-13", "2026.01.13"])
+def test_days_are_read_as_spreadsheets_write_them(text: str) -> None:
+    assert read(f"AB-1,5,,{text}")[0].sold_on == date(2026, 1, 13)
+
+
 def test_yen_have_no_decimals() -> None:
     assert read("AB-1,500", "JPY")[0].price == 500
     assert "line 1" in str(fault("AB-1,500.5", currency="JPY")).lower()
@@ -503,6 +519,11 @@ def test_a_table_may_have_so_many_lines_and_no_more() -> None:
 @pytest.mark.parametrize("text", ['AB-1,5,"never closed\n' + "x" * 200_000, '"' * 10_001])
 def test_what_is_no_table_is_a_refusal_and_no_crash(text: str) -> None:
     fault(text)
+
+
+@pytest.mark.parametrize("text", ["AB-1 19.90 王先生\n", "AB-1\n", "PK\x03\x04,5\n", "A\x00B,5\n"])
+def test_what_is_no_such_table_is_said(text: str) -> None:
+    assert "this is no table of text, with commas, semicolons or tabs" in str(fault(text))
 
 
 # --- whose customers leases are ---------------------------------------------------------------------
