@@ -107,6 +107,8 @@ class RecallPlan:
     serial_ids: list[int]
     parts: list[tuple[Order, int, int]] = field(default_factory=list)
     """Order, serials of it, minor units of its currency."""
+    is_less: bool = False
+    """Than what was paid for them: what is kept of their orders costs more at that quantity."""
 
     @property
     def count(self) -> int:
@@ -123,7 +125,8 @@ def recall_plan(reseller: Reseller, serial_ids: Sequence[int]) -> RecallPlan:
         (some[0].line.order, len(some), max(worth_of_recalled(order_id, some), 0))
         for order_id, some in by_order.items()
     ]
-    return RecallPlan([sold.serial_id for sold in found], parts)
+    is_less = any(amount < sum(sold.amount for sold in by_order[order.pk]) for order, _count, amount in parts)
+    return RecallPlan([sold.serial_id for sold in found], parts, is_less)
 
 
 # --- prices -----------------------------------------------------------------------------------------
