@@ -116,7 +116,7 @@ class Suspicion(models.Model):
         indexes = [models.Index(fields=["-id"], condition=Q(state="open"), name="suspicions_open")]
 
     def __str__(self) -> str:
-        return f"{self.order_id}: {', '.join(self.signals)}"
+        return self.order.number
 
 
 class CommissionBook(models.Model):
