@@ -521,7 +521,7 @@ def test_a_settlement_is_approved_and_paid(roots: Client, ritas: Trade) -> None:
 def test_a_settlement_is_not_paid_before_it_is_approved(roots: Client, ritas: Trade) -> None:
     before = everything()
     answer = roots.post(page("settlement_paid", ritas.settlement.pk), {"reference": "bank 7"})
-    assert "This was decided before" in told(answer)
+    assert "Approve it first." in told(answer)
     assert everything() == before
 
 
