@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Sequence
 from datetime import date
 from typing import Any
@@ -17,13 +18,14 @@ from accounts.models import Ticket
 from accounts.tables import TicketFilter
 from billing.forms import OrderForm
 from billing.models import CURRENCIES, OrderLine, SoldSerial
-from billing.services.ledger import today
+from billing.models.catalogue import MOST_MINOR_UNITS
 from billing.services.pricing import LEAST_TOP_UP, MOST_AT_ONCE, MOST_TOP_UP, Item
+from billing.services.words import why_no_amount
 from derp_portal.lib import money
 from derp_portal.lib.errors import PortalError
 from resellers.models import CommissionLine, Resale, Reseller
 from resellers.selectors import STOCK_STATES, PriceRow, state_rule
-from resellers.services import Sale
+from resellers.services import Sale, last_day_of_sale
 from serials.codes import canonical
 
 LABELS = dict(CURRENCIES)
@@ -165,13 +167,13 @@ class AmountInput(forms.TextInput):
         super().__init__(attrs={"inputmode": "decimal", "autocomplete": "off", "class": "form-control-short"})
 
 
-def minor_units(form: forms.Form, field: str, currency: str) -> int | None:
+def minor_units(form: forms.Form, field: str, currency: str, *, most: int = MOST_MINOR_UNITS) -> int | None:
     """What was typed there, in minor units of the currency; None once it stands beside the field what is wrong."""
     typed = str(form.cleaned_data.get(field) or "").replace("¥", "").replace("￥", "")
     try:
         amount = money.to_minor(typed, currency)
     except ValueError:
-        form.add_error(field, _now("Write an amount such as 12.50, without other signs."))
+        form.add_error(field, why_no_amount(typed, currency, most=most))
         return None
     if amount < 0:
         form.add_error(field, _now("It cannot be below zero."))
@@ -194,7 +196,7 @@ class TopUpForm(forms.Form):
         """The amount in minor units, within what can be paid in."""
         cleaned = self.cleaned_data
         if "amount" in cleaned and "currency" in cleaned:
-            amount = minor_units(self, "amount", cleaned["currency"])
+            amount = minor_units(self, "amount", cleaned["currency"], most=MOST_TOP_UP)
             if amount is not None and not LEAST_TOP_UP <= amount <= MOST_TOP_UP:
                 least, most = (money.for_people(one, cleaned["currency"]) for one in (LEAST_TOP_UP, MOST_TOP_UP))
                 text = _now("Between %(least)s and %(most)s can be paid in at once.")
@@ -285,9 +287,9 @@ class SaleForm(forms.Form):
         return cleaned
 
     def clean_sold_on(self) -> date:
-        """Not in the future."""
+        """Not in the future, wherever the reseller is."""
         day: date = self.cleaned_data["sold_on"]
-        if day > today():
+        if day > last_day_of_sale():
             raise forms.ValidationError(_("This day has not come yet."))
         return day
 
@@ -331,8 +333,9 @@ class ImportForm(forms.Form):
 
 
 def decoded(raw: bytes) -> str:
-    """A file's text. Chinese Excel still writes GB 18030 where it is not told otherwise."""
-    for encoding in ("utf-8-sig", "gb18030"):
+    """A file's text. Chinese Excel writes GB 18030 where it is not told otherwise, and "Unicode text" in UTF-16."""
+    marked = ("utf-16",) if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else ()
+    for encoding in (*marked, "utf-8-sig", "gb18030"):
         try:
             return raw.decode(encoding)
         except UnicodeDecodeError:

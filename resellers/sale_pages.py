@@ -16,9 +16,10 @@ from accounts.tables import configured
 from billing.services.ledger import today
 from derp_portal.lib.errors import PortalError
 from resellers import selectors, services
-from resellers.access import reseller_for
+from resellers.access import reseller_for, sold_for
 from resellers.forms import ImportForm, SaleFilter, SaleForm
 from resellers.tables import SaleTable
+from serials.codes import grouped
 
 BATCHES_SHOWN = 6
 MONTHS_SHOWN = 6
@@ -56,7 +57,25 @@ def sale(request: HttpRequest) -> HttpResponse:
         else:
             messages.success(request, _("The sale is recorded."))
             return redirect("reseller_sales")
-    return render(request, "resellers/sale.html", {"form": form})
+    return render(request, "resellers/sale.html", {"form": form, "recorded": selectors.sale_of(reseller, code)})
+
+
+@login_required
+@never_cache
+def remove_sale(request: HttpRequest, serial_id: int) -> HttpResponse:
+    """Ask, then strike out what was recorded of the sale of that serial."""
+    reseller = reseller_for(signed_in(request))
+    sold = sold_for(reseller, serial_id)
+    recorded = selectors.sale_of(reseller, sold.serial.code)
+    if recorded is None:
+        messages.info(request, _("No sale of this serial number is recorded."))
+        return redirect("reseller_sales")
+    if request.method == "POST":
+        services.remove_sale(reseller=reseller, code=sold.serial.code, actor=signed_in(request))
+        messages.success(request, _("The sale is removed."))
+        return redirect("reseller_sales")
+    context = {"recorded": recorded, "code": grouped(sold.serial.code)}
+    return render(request, "resellers/sale_remove.html", context)
 
 
 @login_required

@@ -91,7 +91,7 @@ class SoldLeaseTable(tables.Table):
 
     class Meta:
         attrs = {"aria_label": _("Relays from your serial numbers")}
-        empty_text = _("Nobody has redeemed a serial number of yours yet")
+        empty_text = _("No lease of your customers began with a serial number of yours")
         order_by = "ends_at"
 
     def render_user(self, record: Lease) -> str:

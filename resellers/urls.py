@@ -26,5 +26,6 @@ urlpatterns = [
     path("reseller/tickets/waiting/", ticket_pages.waiting, name="reseller_tickets_waiting"),
     path("reseller/sales/", sale_pages.sales, name="reseller_sales"),
     path("reseller/sales/new/", sale_pages.sale, name="reseller_sale"),
+    path("reseller/sales/<int:serial_id>/remove/", sale_pages.remove_sale, name="reseller_sale_remove"),
     path("reseller/sales/import/", sale_pages.sales_import, name="reseller_sales_import"),
 ]

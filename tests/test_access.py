@@ -28,7 +28,7 @@ from fleet.services.alerts import raise_alert
 from resellers.models import Reseller, Settlement, Suspicion
 from resellers.services import stock_of
 from serials import services as serials
-from serials.models import Lease, Plan, SerialBatch
+from serials.models import Lease, Plan, SerialBatch, SerialNumber
 from tests.api_client import Caller, make_batch, make_code, make_server
 from tests.billing.till import begin, call, callback_about, make_bank, make_method, order_of, paid_order, priced_plan
 from tests.resellers.desk import buy_serials, settle, suspect
@@ -426,6 +426,12 @@ PAGES = {
         args=of_rita,
         data=lambda w: {"code": w.wholesale, "price": "25", "currency": "CNY", "sold_on": "2026-01-01"},
     ),
+    "reseller_sale_remove": Rule(
+        For.RESELLER,
+        get=302,
+        post=302,
+        args=lambda w: {"serial_id": SerialNumber.objects.get(code=w.wholesale).pk},
+    ),
     "reseller_sales_import": Rule(
         For.RESELLER, post=302, args=of_rita, data=lambda w: {"text": f"{w.wholesale},25", "currency": "CNY"}
     ),
@@ -499,6 +505,7 @@ OPERATIONS = {
     "POST reseller/recall": Rule(For.RESELLER, post=200, data=lambda w: {"codes": [w.wholesale]}),
     "GET reseller/sales": Rule(For.RESELLER, data=of_rita),
     "POST reseller/sales": Rule(For.RESELLER, post=200, data=lambda w: {"code": w.wholesale, "price": "25"}),
+    "POST reseller/sale/remove": Rule(For.RESELLER, post=200, data=lambda w: {"code": w.wholesale}),
     "GET reseller/list": Rule(For.STAFF),
     "POST reseller/decide": Rule(For.STAFF, post=200, data=lambda w: of_reseller(w) | {"decision": "approve"}),
     "POST reseller/run": Rule(For.STAFF, post=200),

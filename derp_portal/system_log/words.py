@@ -108,6 +108,7 @@ AUDIT: dict[str, Promise] = {
     "settlements.run": _("Months settled"),
     "stock.exported": _("Stock downloaded"),
     "stock.recalled": _("Stock given back"),
+    "stock.sale_removed": _("Sale removed"),
     "stock.sales_recorded": _("Sales recorded"),
     "system_log.exported": _("System log exported"),
     "ticket.closed": _("Ticket closed"),

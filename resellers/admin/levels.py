@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from django.contrib import admin
 from django.db.models import Field, QuerySet
 from django.forms import BaseInlineFormSet, ModelForm
+from django.forms.formsets import DELETION_FIELD_NAME
 from django.http import HttpRequest
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
@@ -38,13 +40,37 @@ class LevelRowForm(MoneyModelForm):
 
 
 class RateForm(MoneyModelForm):
-    """A rate, whose dates lie in order."""
+    """A rate, whose dates lie in order. What sales were made under stays: they may be decided later."""
 
     def clean(self) -> dict[str, Any]:
-        """Say beside the field when the end lies before the beginning."""
-        data = super().clean()
+        """Say beside the field what would change what was earned before this moment."""
+        data, moment = super().clean(), now()
+        stored = self.instance
+        if stored.pk and (stored.valid_from is None or stored.valid_from <= moment):
+            self._keep_what_has_counted(data, moment)
+        elif stored.level_id and (data.get("valid_from") is None or data["valid_from"] < moment):
+            data["valid_from"] = moment
         self.check_order(data, "valid_from", "valid_until")
         return data
+
+    def _keep_what_has_counted(self, data: dict[str, Any], moment: datetime) -> None:
+        for name in {"plan", "basis_points", "valid_from"}.intersection(self.changed_data):
+            self.add_error(
+                name, _("This rate has counted for sales: it stays as it is. Give it an end, and add another.")
+            )
+        # The page shows whole seconds: the beginning stays as exactly as it is stored.
+        data["valid_from"] = self.instance.valid_from
+        if "valid_until" in self.changed_data:
+            if self.instance.valid_until is not None and self.instance.valid_until <= moment:
+                self.add_error("valid_until", _("This rate is over: its end stays. Add another."))
+            elif data.get("valid_until") is not None and data["valid_until"] < moment:
+                self.add_error("valid_until", _("Sales have been made since then: the end must not be past."))
+        else:
+            data["valid_until"] = self.instance.valid_until
+        # Taken out of the data, or the row would be deleted whatever is wrong with it.
+        if data.pop(DELETION_FIELD_NAME, False):
+            wrong = _("This rate has counted for sales and cannot be deleted. Give it an end instead.")
+            self.add_error("valid_until", wrong)
 
 
 class PayoutMinimumForm(MoneyModelForm):
@@ -93,9 +119,11 @@ class RateInline(LevelInline):
     verbose_name_plural = gettext_lazy("rates: of several that hold, the one that began last counts")
 
     def formfield_for_dbfield(self, db_field: Field[Any, Any], request: HttpRequest, **options: Any) -> Any:
-        """The rate in percent."""
+        """The rate in percent; what an empty beginning means."""
         if db_field.name == "basis_points":
             return PercentField(label=capfirst(str(db_field.verbose_name)), help_text=_("In percent, such as 12.5."))
+        if db_field.name == "valid_from":
+            options["help_text"] = _("Empty or past: from now on. Of a level that is just being made: since ever.")
         return super().formfield_for_dbfield(db_field, request, **options)
 
 

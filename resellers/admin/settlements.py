@@ -82,7 +82,8 @@ class SettlementAdmin(HistoryAdmin):
         "show_payout",
         ("approved_by", "approved_at"),
         ("paid_by", "paid_at", "payout_reference"),
-        ("reason", "created_at", "told_at"),
+        ("rejected_at", "reason"),
+        ("created_at", "told_at"),
     )
     readonly_fields = (
         "show_reseller",

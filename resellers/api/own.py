@@ -6,7 +6,7 @@ from datetime import date
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Count, Exists, OuterRef, Q, Sum
+from django.db.models import Count, Q, Sum
 from django.http import Http404, HttpRequest
 from django.shortcuts import get_object_or_404
 from ninja import Field, Query, Router, Schema
@@ -15,7 +15,6 @@ from accounts import ratelimit
 from accounts.apikit import ErrorOut, PageQuery, TokenAuth, page, reader_of, sees_everybody
 from billing.api.amounts import both_ways
 from billing.finance.days import month_named
-from billing.models import Order
 from fleet.api import READ_REFUSALS, REFUSALS
 from resellers import services
 from resellers.access import reseller_for, settlement_for
@@ -23,8 +22,8 @@ from resellers.models import CommissionLine, LinkDay, Reseller, Settlement, Sign
 from resellers.selectors import (
     balances_of,
     commissions_of,
+    count_customers,
     customers_in_full,
-    customers_of,
     earned_by_customer,
     earnings_of,
     reseller_of_user,
@@ -88,13 +87,12 @@ def me(request: HttpRequest) -> dict[str, Any]:
     seller = reseller_of_user(reader)
     if seller is None:
         raise Http404
-    has_paid = Exists(Order.objects.filter(user=OuterRef("user"), paid_at__isnull=False))
-    people = customers_of(seller).order_by().aggregate(all=Count("pk"), paying=Count("pk", filter=Q(has_paid)))
+    customers, paying = count_customers(seller)
     totals = {
         "clicks": LinkDay.objects.filter(reseller=seller).aggregate(sum=Sum("clicks"))["sum"] or 0,
         "signups": Signup.objects.filter(reseller=seller, verdict=Signup.Verdict.ATTRIBUTED).count(),
-        "customers": people["all"],
-        "paying_customers": people["paying"],
+        "customers": customers,
+        "paying_customers": paying,
         "orders_under_review": under_review(seller),
         "commission": [show_earnings(currency, earnings) for currency, earnings in earnings_of(seller).items()],
     }

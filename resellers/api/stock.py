@@ -155,6 +155,12 @@ class RecordedAnswer(Ok):
     recorded: int
 
 
+class RemovedAnswer(Ok):
+    """Whether there was one to remove."""
+
+    removed: bool = Field(description="false when no sale of it was written down.")
+
+
 class SalesQuery(PageQuery):
     """Filters of the list."""
 
@@ -233,6 +239,14 @@ def record_sales(request: HttpRequest, data: SalesIn) -> dict[str, Any]:
         "success": True,
         "recorded": services.record_sales(reseller=reseller_for(reader), sales=sales, actor=reader),
     }
+
+
+@reseller.post("/sale/remove", response={200: RemovedAnswer, REFUSALS: ErrorOut}, auth=TokenAuth("reseller"))
+def remove_sale(request: HttpRequest, data: CodeIn) -> dict[str, Any]:
+    """Strike out a sale that you wrote down. The serial stays as it is. Twice is fine."""
+    reader = reader_of(request)
+    removed = services.remove_sale(reseller=reseller_for(reader), code=data.code, actor=reader)
+    return {"success": True, "removed": removed}
 
 
 @reseller.get("/sales", response={200: SalesPage, READ_REFUSALS: ErrorOut}, auth=TokenAuth("reseller"))

@@ -116,7 +116,7 @@ class Suspicion(models.Model):
         indexes = [models.Index(fields=["-id"], condition=Q(state="open"), name="suspicions_open")]
 
     def __str__(self) -> str:
-        return f"{self.order_id}: {', '.join(self.signals)}"
+        return self.order.number
 
 
 class CommissionBook(models.Model):
@@ -124,6 +124,15 @@ class CommissionBook(models.Model):
 
     run_until: models.DateField[date | None, date | None] = models.DateField(
         _("run until"), null=True, blank=True, help_text=_("The first day of the last month that was run.")
+    )
+
+    settled_until: models.DateField[date | None, date | None] = models.DateField(
+        _("settled until"),
+        null=True,
+        blank=True,
+        help_text=_(
+            "The first day of the last month that was run to its end: running it again carries nothing into it."
+        ),
     )
 
     class Meta:
@@ -164,6 +173,7 @@ class Settlement(models.Model):
         verbose_name=_("carried to"),
     )
     reason = models.CharField(_("reason"), max_length=200, blank=True)
+    rejected_at = models.DateTimeField(_("rejected at"), null=True, blank=True)
     payout_reference = models.CharField(_("paid by"), max_length=128, blank=True)
     approved_by = models.ForeignKey(
         settings.AUTH_USER_MODEL,

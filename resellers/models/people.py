@@ -315,7 +315,7 @@ class LeaseContact(models.Model):
         verbose_name_plural = _("resellers of leases")
 
     def __str__(self) -> str:
-        return f"{self.lease_id}: {self.reseller_id}"
+        return self.lease.name
 
 
 class Resale(models.Model):

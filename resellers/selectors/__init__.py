@@ -13,6 +13,7 @@ from .earnings import (
 )
 from .overview import Overview, overview_of
 from .people import (
+    count_customers,
     customers_in_full,
     customers_of,
     default_level,
@@ -35,6 +36,7 @@ from .stock import (
     batches_of,
     recall_plan,
     recallable_among,
+    sale_of,
     sale_to_edit,
     sales_by_month,
     sales_of,
@@ -60,6 +62,7 @@ __all__ = [
     "carried_into",
     "commission_months",
     "commissions_of",
+    "count_customers",
     "customers_in_full",
     "customers_of",
     "default_level",
@@ -74,6 +77,7 @@ __all__ = [
     "recallable_among",
     "reseller_of_code",
     "reseller_of_user",
+    "sale_of",
     "sale_to_edit",
     "sales_by_month",
     "sales_of",

@@ -7,17 +7,17 @@ from datetime import date
 from zoneinfo import ZoneInfo
 
 from django.conf import settings
-from django.db.models import Count, Exists, OuterRef, Q, Sum
+from django.db.models import Q, Sum
 from django.db.models.functions import TruncMonth
 
-from billing.models import CURRENCIES, Order
+from billing.models import CURRENCIES
 from billing.services.ledger import today
 from derp_portal.lib.clock import start_of_day
 from resellers.charts import MONTHS_SHOWN, MonthChart, last_months, month_chart
 from resellers.models import CommissionLine, LinkDay, Reseller, Signup
 
 from .earnings import Earnings, earnings_of, under_review
-from .people import customers_of
+from .people import count_customers
 from .stock import StockCount, Sums, balances_of, sales_by_month, stock_count
 
 
@@ -55,16 +55,15 @@ def overview_of(reseller: Reseller, wished: str = "") -> Overview:
     clicks = LinkDay.objects.filter(reseller=reseller).aggregate(
         all=Sum("clicks"), month=Sum("clicks", filter=Q(day__gte=month))
     )
-    has_paid = Exists(Order.objects.filter(user=OuterRef("user"), paid_at__isnull=False))
-    people = customers_of(reseller).order_by().aggregate(all=Count("pk"), paying=Count("pk", filter=Q(has_paid)))
+    customers, paying = count_customers(reseller)
     return Overview(
         currency=currency,
         currencies=currencies,
         clicks=clicks["all"] or 0,
         clicks_this_month=clicks["month"] or 0,
         signups=Signup.objects.filter(reseller=reseller, verdict=Signup.Verdict.ATTRIBUTED).count(),
-        customers=people["all"],
-        paying=people["paying"],
+        customers=customers,
+        paying=paying,
         earnings=earnings.get(currency, Earnings()),
         under_review=under_review(reseller),
         balance=balances.get(currency, 0),

@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from django.db.models import Count, F, OuterRef, Q, QuerySet, Subquery
+from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 
 from accounts.models import User
-from billing.models import Order
+from billing.models import Order, OrderLine
 from billing.services.words import amount_of
 from derp_portal.lib.clock import now
 from fleet.models import AclLog
 from resellers.models import Attribution, LeaseContact, Level, Rate, Resale, Reseller
+from resellers.services.commissions import NOT_COMMISSIONED
 from serials.models import Lease
 from serials.selectors import leases_in_full
 
@@ -55,9 +56,22 @@ def customers_of(reseller: Reseller) -> QuerySet[Attribution]:
     return Attribution.objects.filter(reseller=reseller, until=None).select_related("user")
 
 
+def orders_of_customers() -> QuerySet[Order]:
+    """Orders that were paid as a customer: what somebody buys to sell on, or pays in, brings nobody anything."""
+    lines = OrderLine.objects.filter(order=OuterRef("pk")).exclude(kind__in=NOT_COMMISSIONED)
+    return Order.objects.filter(Exists(lines), paid_at__isnull=False)
+
+
+def count_customers(reseller: Reseller) -> tuple[int, int]:
+    """How many customers the reseller has, and how many of them have ever paid."""
+    has_paid = Exists(orders_of_customers().filter(user=OuterRef("user")))
+    found = customers_of(reseller).order_by().aggregate(all=Count("pk"), paying=Count("pk", filter=Q(has_paid)))
+    return found["all"], found["paying"]
+
+
 def customers_in_full(reseller: Reseller) -> QuerySet[Attribution]:
     """The same, with how many orders each has paid since (`paid_orders`)."""
-    paid = Order.objects.filter(user=OuterRef("user"), paid_at__gte=OuterRef("since"))
+    paid = orders_of_customers().filter(user=OuterRef("user"), paid_at__gte=OuterRef("since"))
     count = paid.order_by().values("user").annotate(count=Count("id")).values("count")
     return customers_of(reseller).annotate(paid_orders=Coalesce(Subquery(count), 0))
 

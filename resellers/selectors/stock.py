@@ -107,6 +107,8 @@ class RecallPlan:
     serial_ids: list[int]
     parts: list[tuple[Order, int, int]] = field(default_factory=list)
     """Order, serials of it, minor units of its currency."""
+    is_less: bool = False
+    """Than what was paid for them: what is kept of their orders costs more at that quantity."""
 
     @property
     def count(self) -> int:
@@ -123,7 +125,8 @@ def recall_plan(reseller: Reseller, serial_ids: Sequence[int]) -> RecallPlan:
         (some[0].line.order, len(some), max(worth_of_recalled(order_id, some), 0))
         for order_id, some in by_order.items()
     ]
-    return RecallPlan([sold.serial_id for sold in found], parts)
+    is_less = any(amount < sum(sold.amount for sold in by_order[order.pk]) for order, _count, amount in parts)
+    return RecallPlan([sold.serial_id for sold in found], parts, is_less)
 
 
 # --- prices -----------------------------------------------------------------------------------------
@@ -200,6 +203,11 @@ def sales_of(reseller: Reseller) -> QuerySet[Resale]:
     """The sales that the reseller has recorded, the latest first, with the serials, their plans and orders."""
     own = Q(sold__line__kind=OrderLine.Kind.WHOLESALE, sold__line__order__user=reseller.user_id)
     return Resale.objects.filter(own).select_related("sold__serial__plan", "sold__line__order")
+
+
+def sale_of(reseller: Reseller, code: str) -> Resale | None:
+    """What the reseller has recorded of the sale of that serial."""
+    return sales_of(reseller).filter(sold__serial__code=canonical(code)).first() if code else None
 
 
 def sale_to_edit(reseller: Reseller, code: str) -> dict[str, object]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import date
+from zoneinfo import ZoneInfo
 
 import structlog
+from django.conf import settings
 from django.db import transaction
-from django.db.models import Count, Exists, Min, OuterRef, QuerySet, Subquery, Sum
+from django.db.models import Count, Exists, Min, OuterRef, Q, QuerySet, Subquery, Sum
 from django.utils.translation import gettext as _
 
 from accounts.models import User
@@ -15,7 +17,7 @@ from accounts.services import notify, record
 from billing.models import Account
 from billing.services.ledger import post, today
 from billing.services.words import amount_of
-from derp_portal.lib.clock import next_month, now
+from derp_portal.lib.clock import next_month, now, start_of_day
 from derp_portal.lib.errors import PortalError
 from resellers.models import CommissionLine, PayoutMinimum, Reseller, Settlement
 
@@ -28,7 +30,6 @@ CHUNK = 500
 """Resellers in one transaction."""
 BATCH = 100
 State = Settlement.State
-TO_CARRY = (State.CARRIED, State.REJECTED)
 
 
 def run_months() -> int:
@@ -67,11 +68,13 @@ def run_month(*, month: date) -> int:
 
 def _run(month: date) -> int:
     _shut(month)
-    missing, rejected = _unsettled(month), _rejected(month)
+    missing, waiting = _unsettled(month), _waiting(month)
     # No line comes to the month any more: what they add up to now is what they add up to in every step below.
     sums = _sums(month) if missing else {}
-    ids = sorted(missing | rejected)
-    return sum(_settle(month, ids[start : start + CHUNK], sums) for start in range(0, len(ids), CHUNK))
+    ids = sorted(missing | waiting)
+    made = sum(_settle(month, ids[start : start + CHUNK], sums) for start in range(0, len(ids), CHUNK))
+    _close(month)
+    return made
 
 
 def _shut(month: date) -> None:
@@ -111,10 +114,29 @@ def _sums(month: date) -> dict[int, dict[str, tuple[int, int]]]:
     return sums
 
 
-def _rejected(month: date) -> set[int]:
-    """The resellers who are still owed what was rejected before."""
-    waiting = Settlement.objects.filter(state=State.REJECTED, carried_to=None, month__lt=month)
-    return set(waiting.values_list("reseller_id", flat=True))
+def _close(month: date) -> None:
+    """From this commit on, what has become enough to be paid is carried into the months after it."""
+    with transaction.atomic():
+        book = locked_book()
+        if book.settled_until is None or book.settled_until < month:
+            book.settled_until = month
+            book.save(update_fields=["settled_until"])
+
+
+def _waiting(month: date) -> set[int]:
+    """The resellers who are owed what earlier months have left, whether or not they have earned anything since.
+
+    `_settle` says of how much of it the month makes a settlement.
+    """
+    left = _left_before(month).order_by().values_list("reseller_id", "currency").annotate(sum=Sum("payable"))
+    return {reseller_id for reseller_id, _currency, amount in left if amount > 0}
+
+
+def _left_before(month: date) -> QuerySet[Settlement]:
+    """What earlier months have left. What was rejected when the month was over already belongs to one after it."""
+    over = start_of_day(next_month(month), ZoneInfo(settings.TIME_ZONE))
+    left = Q(state=State.CARRIED) | Q(state=State.REJECTED, rejected_at__lt=over)
+    return Settlement.objects.filter(left, carried_to=None, month__lt=month)
 
 
 def _settle(month: date, ids: list[int], sums: dict[int, dict[str, tuple[int, int]]]) -> int:
@@ -127,8 +149,9 @@ def _settle(month: date, ids: list[int], sums: dict[int, dict[str, tuple[int, in
         }
         # What waits is carried into the last month that is run, not into an older one that is looked at again.
         carried = _to_carry(month, ids) if book.run_until == month else {}
-        wanted = (found.keys() | _rejected_keys(carried)) - known
         least = _minimums(ids)
+        is_first = book.settled_until is None or book.settled_until < month
+        wanted = (found.keys() | _due_again(carried, least, is_first=is_first)) - known
         made = [
             _settlement(month, key, *found.get(key, (0, 0)), carried.get(key, []), least.get(key, 0))
             for key in sorted(wanted)
@@ -147,8 +170,7 @@ def _minimums(ids: list[int]) -> dict[tuple[int, str], int]:
 
 def _to_carry(month: date, ids: list[int]) -> dict[tuple[int, str], list[Settlement]]:
     found: dict[tuple[int, str], list[Settlement]] = {}
-    waiting = Settlement.objects.filter(reseller__in=ids, state__in=TO_CARRY, carried_to=None, month__lt=month)
-    for one in waiting:
+    for one in _left_before(month).filter(reseller__in=ids):
         found.setdefault((one.reseller_id, one.currency), []).append(one)
     return found
 
@@ -159,8 +181,19 @@ def _carry(month: date, ids: list[int]) -> None:
     Settlement.objects.filter(pk__in=ids).update(carried_to=Subquery(same.values("pk")[:1]))
 
 
-def _rejected_keys(carried: dict[tuple[int, str], list[Settlement]]) -> set[tuple[int, str]]:
-    return {key for key, earlier in carried.items() if any(one.state == State.REJECTED for one in earlier)}
+def _due_again(
+    carried: dict[tuple[int, str], list[Settlement]], least: dict[tuple[int, str], int], *, is_first: bool
+) -> set[tuple[int, str]]:
+    """What makes a settlement without a line of the month: what was rejected, and what has become enough to be paid.
+
+    The latter only while the month is run for the first time: the smallest payouts may have changed since.
+    """
+    due = set()
+    for key, earlier in carried.items():
+        is_enough = sum(one.payable for one in earlier) >= max(least.get(key, 0), 1)
+        if (is_first and is_enough) or any(one.state == State.REJECTED for one in earlier):
+            due.add(key)
+    return due
 
 
 def _settlement(
@@ -229,7 +262,7 @@ def approve_settlement(*, settlement_id: int, actor: User) -> Settlement:
 def pay_settlement(*, settlement_id: int, reference: str, actor: User) -> Settlement:
     """Staff: it has been paid by this transfer. Twice is fine.
 
-    Raises PortalError `reason_needed` without a reference, `already_decided`.
+    Raises PortalError `reason_needed` without a reference, `not_approved` while it is open, `already_decided`.
     """
     if not reference.strip():
         raise refuse("reason_needed")
@@ -238,6 +271,8 @@ def pay_settlement(*, settlement_id: int, reference: str, actor: User) -> Settle
         settlement = _locked(settlement_id)
         if settlement.state == State.PAID:
             return settlement
+        if settlement.state == State.OPEN:
+            raise PortalError(_("Approve it first. Nothing was changed."), code="not_approved", status=409)
         if settlement.state != State.APPROVED:
             raise refuse("already_decided")
         settlement.state, settlement.paid_by, settlement.paid_at = State.PAID, actor, now()
@@ -259,7 +294,7 @@ def pay_settlement(*, settlement_id: int, reference: str, actor: User) -> Settle
 
 
 def reject_settlement(*, settlement_id: int, reason: str, actor: User) -> Settlement:
-    """Staff: it is not paid now; what it comes to is carried into the next run. Twice is fine."""
+    """Staff: it is not paid now; what it comes to is carried into the month that runs now. Twice is fine."""
     if not reason.strip():
         raise refuse("reason_needed")
     with transaction.atomic():
@@ -268,8 +303,9 @@ def reject_settlement(*, settlement_id: int, reason: str, actor: User) -> Settle
             return settlement
         if settlement.state not in (State.OPEN, State.APPROVED):
             raise refuse("already_decided")
-        settlement.state, settlement.reason = State.REJECTED, reason.strip()[:200]
-        settlement.save(update_fields=["state", "reason"])
+        settlement.state, settlement.rejected_at = State.REJECTED, now()
+        settlement.reason = reason.strip()[:200]
+        settlement.save(update_fields=["state", "reason", "rejected_at"])
         record(actor=actor, event="settlement.rejected", target=settlement, reason=settlement.reason)
         _tell(settlement, "settlement_rejected")
     return settlement

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -16,7 +17,7 @@ from accounts.models import User
 from accounts.services import hand_tickets_to, record
 from billing.models import Order, OrderLine, Refund, SoldSerial
 from billing.services import pay_from_balance, place_order, refund_order
-from billing.services.ledger import allocate
+from billing.services.ledger import allocate, today
 from billing.services.orders import locked_order
 from billing.services.pricing import Item, wholesale_prices
 from derp_portal.lib import money
@@ -30,6 +31,9 @@ from .people import refuse
 
 MOST_LINES_OF_CSV = 5000
 BATCH = 500
+SEPARATORS = ",;\t"
+DAY = re.compile(r"([0-9]{4})[-/.]([0-9]{1,2})[-/.]([0-9]{1,2})")
+"""As spreadsheets write days, in China with a slash and without zeros."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,12 +164,24 @@ def _lock_stock(reseller: Reseller, serial_ids: Collection[int]) -> None:
 # --- what it was resold for -------------------------------------------------------------------------
 
 
+def last_day_of_sale() -> date:
+    """The last day that a sale may be of: where the reseller is, it may be tomorrow already."""
+    return today() + timedelta(days=1)
+
+
 def record_sales(*, reseller: Reseller, sales: Sequence[Sale], actor: User) -> int:
     """Write down sales of the reseller's own stock; a serial that was recorded before is written anew. All or none.
 
     Returns how many serials. Raises PortalError `not_your_stock` (404) naming the first code that is not theirs, or not
-    any more: what was given back unsold cannot have been sold.
+    any more: what was given back unsold cannot have been sold. `day_to_come` names the first of a day to come.
     """
+    last = last_day_of_sale()
+    for sale in sales:
+        if sale.sold_on > last:
+            wrong = _("The day of the sale of “%(code)s” has not come yet: %(day)s. Nothing was recorded.")
+            raise PortalError(
+                wrong % {"code": sale.code[:40], "day": sale.sold_on.isoformat()}, code="day_to_come", status=422
+            )
     with transaction.atomic():
         User.objects.select_for_update(no_key=True).get(pk=reseller.user_id)
         wanted = stock_of(reseller).filter(serial__code__in=[canonical(sale.code) for sale in sales])
@@ -198,10 +214,41 @@ def record_sales(*, reseller: Reseller, sales: Sequence[Sale], actor: User) -> i
     return len(rows)
 
 
+def remove_sale(*, reseller: Reseller, code: str, actor: User) -> bool:
+    """Strike out what was written down of a sale of the reseller's own stock. Twice is fine.
+
+    Returns whether there was one. Raises PortalError `not_your_stock` (404).
+    """
+    with transaction.atomic():
+        User.objects.select_for_update(no_key=True).get(pk=reseller.user_id)
+        sold = stock_of(reseller).filter(serial__code=canonical(code)).first()
+        if sold is None:
+            raise PortalError(
+                _("“%(code)s” is not in your stock. Nothing was changed.") % {"code": code[:40]},
+                code="not_your_stock",
+                status=404,
+            )
+        resale = Resale.objects.filter(sold=sold).first()
+        if resale is None:
+            return False
+        resale.delete()
+        record(
+            actor=actor,
+            event="stock.sale_removed",
+            target=reseller,
+            order=sold.line.order.number,
+            price=resale.price,
+            currency=resale.currency,
+            sold_on=resale.sold_on,
+        )
+    return True
+
+
 def sales_of_csv(text: str, *, currency: str, day: date) -> list[Sale]:
     """Sales from a table with the columns code, price, customer, date, note; the last three may be missing.
 
-    A first line that names the columns is passed over. Raises PortalError `invalid_csv` that names the line.
+    Between them stand commas, semicolons or tabs: as in the first line. A first line that names the columns is passed
+    over. Raises PortalError `invalid_csv` that names the line.
     """
     sales = []
     seen: dict[str, int] = {}
@@ -226,7 +273,8 @@ def sales_of_csv(text: str, *, currency: str, day: date) -> list[Sale]:
 
 def _lines_of_csv(text: str) -> Iterator[tuple[int, list[str]]]:
     """Each row with the number of the line that it ends on."""
-    reader = csv.reader(io.StringIO(text.lstrip("\ufeff"), newline=""))
+    text = text.lstrip("\ufeff")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_separator_of(text))
     try:
         for row in reader:
             if reader.line_num > MOST_LINES_OF_CSV:
@@ -234,6 +282,20 @@ def _lines_of_csv(text: str) -> Iterator[tuple[int, list[str]]]:
             yield reader.line_num, row
     except csv.Error as error:
         raise _bad_csv(reader.line_num, _("this cannot be read as a table")) from error
+
+
+def _separator_of(text: str) -> str:
+    """The one that comes first in the first line: there is none in a code, or in the name of its column."""
+    is_text = "\x00" not in text and not text.startswith("PK\x03\x04")
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip():
+            found = [letter for letter in line if letter in SEPARATORS]
+            if not found or not is_text:
+                raise _bad_csv(
+                    number, _("this is no table of text, with commas, semicolons or tabs between the columns")
+                )
+            return found[0]
+    return SEPARATORS[0]
 
 
 def _price(number: int, text: str, currency: str) -> int:
@@ -248,10 +310,15 @@ def _price(number: int, text: str, currency: str) -> int:
 
 
 def _day(number: int, text: str, default: date) -> date:
+    if numbers := DAY.fullmatch(text):
+        text = "{}-{:0>2}-{:0>2}".format(*numbers.groups())
     try:
-        return date.fromisoformat(text) if text else default
+        day = date.fromisoformat(text) if text else default
     except ValueError as error:
         raise _bad_csv(number, _("“%(text)s” is not a date such as 2027-01-31") % {"text": text[:40]}) from error
+    if day > last_day_of_sale():
+        raise _bad_csv(number, _("the day %(day)s has not come yet") % {"day": day.isoformat()})
+    return day
 
 
 def _bad_csv(number: int, what: str) -> PortalError:

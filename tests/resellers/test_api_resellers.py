@@ -359,29 +359,38 @@ def test_what_is_not_sold_is_given_back_all_or_none(ritas: Trade) -> None:
 
 def test_one_sale_or_many_are_written_down(ritas: Trade) -> None:
     caller = Caller(ritas.reseller.user)
-    one = {"code": ritas.codes[0], "price": 25, "customer": "Mr Wang", "sold_on": "2027-01-05", "note": "by phone"}
+    one = {"code": ritas.codes[0], "price": 25, "customer": "Mr Wang", "sold_on": "2026-01-05", "note": "by phone"}
     assert done(caller.post("reseller/sales", **one))["recorded"] == 1
     assert done(caller.post("reseller/sales", sales=[one, {"code": ritas.codes[2], "price": "30.5"}]))["recorded"] == 2
     resale = Resale.objects.get(sold__serial__code=ritas.codes[0])
     assert (resale.price, resale.customer, resale.sold_on, resale.note) == (
         2500,
         "Mr Wang",
-        date(2027, 1, 5),
+        date(2026, 1, 5),
         "by phone",
     )
     body = done(caller.get("reseller/sales"))
     assert {one["price"] for one in body["items"]} == {"15.00", "25.00", "30.50"}
     assert {one["margin_minor"] for one in body["items"]} == {500, 1500, 2050}
-    [january] = done(caller.get("reseller/sales", month="2027-01"))["months"]
+    [january] = done(caller.get("reseller/sales", month="2026-01"))["months"]
     assert (january["revenue"], january["cost"], january["margin"]) == ("25.00", "10.00", "15.00")
     found = [done(caller.get("reseller/sales", q=text))["total"] for text in ("wang", ritas.codes[0][:6], "nobody")]
     assert found == [1, 1, 0]
 
 
+def test_a_sale_is_removed_and_twice_is_fine(ritas: Trade) -> None:
+    caller, sent = Caller(ritas.reseller.user), {"code": ritas.codes[1].lower()}
+    assert done(caller.post("reseller/sale/remove", **sent))["removed"] is True
+    assert done(caller.post("reseller/sale/remove", **sent))["removed"] is False
+    assert done(caller.get("reseller/sales"))["items"] == []
+    assert done(caller.get("reseller/serial", code=ritas.codes[1]))["serial"]["is_recallable"]
+    assert refusal(caller.post("reseller/sale/remove", code="0000")) == (404, "not_your_stock")
+
+
 def test_what_was_bought_in_another_currency_has_no_margin(ritas: Trade) -> None:
     caller = Caller(ritas.reseller.user)
-    done(caller.post("reseller/sales", code=ritas.codes[0], price="4", currency="USD", sold_on="2027-01-05"))
-    [sold] = done(caller.get("reseller/sales", month="2027-01"))["items"]
+    done(caller.post("reseller/sales", code=ritas.codes[0], price="4", currency="USD", sold_on="2026-01-05"))
+    [sold] = done(caller.get("reseller/sales", month="2026-01"))["items"]
     assert (sold["currency"], sold["cost_currency"], sold["margin"]) == ("USD", "CNY", None)
 
 
@@ -411,6 +420,8 @@ def test_sales_of_what_is_not_in_the_stock_are_refused_and_none_is_written(ritas
     before = everything()
     sales = [{"code": ritas.codes[0], "price": "25"}, {"code": "0000", "price": "25"}]
     assert refusal(Caller(ritas.reseller.user).post("reseller/sales", sales=sales)) == (404, "not_your_stock")
+    to_come = {"code": ritas.codes[0], "price": "25", "sold_on": "2999-01-01"}
+    assert refusal(Caller(ritas.reseller.user).post("reseller/sales", **to_come)) == (422, "day_to_come")
     assert everything() == before
 
 
@@ -464,7 +475,7 @@ def test_staff_approve_and_pay_a_settlement(ritas: Trade, root: User) -> None:
     caller, ours = Caller(root), {"settlement_id": ritas.settlement.pk}
     assert refusal(caller.post("reseller/settlement/decide", **ours, decision="pay", reference="7")) == (
         409,
-        "already_decided",
+        "not_approved",
     )
     for _time in range(2):
         shown = done(caller.post("reseller/settlement/decide", **ours, decision="approve"))["settlement"]

@@ -136,6 +136,8 @@ class Due:
     carried_in: int
     state: str
     carried_to: date | None = None
+    rejected_in: date | None = None
+    """The month that ran when it was."""
 
     @property
     def payable(self) -> int:
@@ -160,6 +162,8 @@ class Naive:
     lines: list[tuple[str, int, int, str, date]] = field(default_factory=list)
     """Reseller, order, amount, currency and month."""
     run_until: date | None = None
+    settled: set[date] = field(default_factory=set)
+    """The months that were run once."""
     dues: list[Due] = field(default_factory=list)
 
     def day(self, moment: datetime) -> date:
@@ -232,23 +236,32 @@ class Naive:
 
     def settle(self, month: date) -> None:
         waiting = [due for due in self.dues if due.state in ("carried", "rejected") and not due.carried_to]
-        waiting = [due for due in waiting if due.month < month]
+        # What was rejected when the month was over is not carried back into it.
+        waiting = [due for due in waiting if due.month < month and (due.rejected_in or month) <= month]
         # What earned nothing makes nobody a settlement of nothing.
         lines = [line for line in self.lines if line[4] == month and line[2]]
         keys = {(line[0], line[3]) for line in lines}
         keys |= {(due.reseller, due.currency) for due in waiting if due.state == "rejected"}
+        if month not in self.settled:
+            for due in waiting:
+                left = sum(
+                    one.payable for one in waiting if (one.reseller, one.currency) == (due.reseller, due.currency)
+                )
+                keys |= {(due.reseller, due.currency)} if left >= self.least(due.reseller, due.currency) else set()
+        self.settled.add(month)
         keys -= {(due.reseller, due.currency) for due in self.dues if due.month == month}
         for reseller, currency in keys:
             found = [line[2] for line in lines if (line[0], line[3]) == (reseller, currency)]
             carried = [due for due in waiting if (due.reseller, due.currency) == (reseller, currency)]
             made = Due(reseller, month, currency, sum(found), len(found), sum(due.payable for due in carried), "")
-            # The smallest payouts of this story are in yuan; any amount of another currency is paid.
-            least = self.minimum[self.levels[reseller][-1][1]] if currency == "CNY" else 0
-            enough = made.payable >= max(least, 1)
-            made.state = "open" if enough else "carried"
+            made.state = "open" if made.payable >= self.least(reseller, currency) else "carried"
             for due in carried:
                 due.carried_to = month
             self.dues.append(made)
+
+    def least(self, reseller: str, currency: str) -> int:
+        """The smallest payouts of this story are in yuan; any amount of another currency is paid."""
+        return max(self.minimum[self.levels[reseller][-1][1]] if currency == "CNY" else 0, 1)
 
 
 def _after(month: date) -> date:
@@ -409,7 +422,7 @@ class Story:
     def reject(self, event: dict[str, Any]) -> None:
         if found := self._due(event, "open", "approved"):
             services.reject_settlement(settlement_id=found[0], reason="wrong account", actor=self.root)
-            found[1].state = "rejected"
+            found[1].state, found[1].rejected_in = "rejected", self.model.day(self.moment).replace(day=1)
 
     def clear(self, event: dict[str, Any]) -> None:
         if found := self._suspected(event):

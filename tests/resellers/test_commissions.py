@@ -247,6 +247,49 @@ def test_a_rejected_settlement_is_carried_into_the_next_run(reseller: Reseller, 
     assert len(mails("settlement")) == 2
 
 
+def test_what_is_rejected_after_a_run_waits_for_the_month_to_end(reseller: Reseller, root: User) -> None:
+    with time_machine.travel(START, tick=False) as clock:
+        customer = customer_of(reseller)
+        for _month in range(2):
+            sale(customer, priced_plan(30, 10_000))
+            services.accrue()
+            clock.shift(timedelta(days=31))
+            services.run_months()
+        # In March, in which February was run: also one of January, and of a currency that February has nothing of.
+        for settlement in Settlement.objects.all():
+            services.reject_settlement(settlement_id=settlement.pk, reason="wrong account", actor=root)
+        Settlement.objects.filter(month=date(2027, 1, 1)).update(currency="USD")
+        assert services.run_months() == 0
+        assert services.run_month(month=date(2027, 2, 1)) == 0
+        clock.move_to(datetime(2027, 4, 1, 12, tzinfo=UTC))
+        assert services.run_months() == 2
+        assert services.run_months() == 0
+    last = Settlement.objects.filter(month=date(2027, 3, 1)).order_by("currency")
+    assert [(one.currency, one.amount, one.payable, one.state) for one in last] == [
+        ("CNY", 0, 1500, "open"),
+        ("USD", 0, 1500, "open"),
+    ]
+
+
+def test_too_little_is_paid_with_the_next_month_once_less_is_enough(rita: User) -> None:
+    reseller = make_reseller(rita, make_level(minimum_payout=2000))
+    with time_machine.travel(START, tick=False) as clock:
+        sale(customer_of(reseller), priced_plan(30, 10_000))
+        services.accrue()
+        for _month in range(2):
+            clock.shift(timedelta(days=31))
+            services.run_months()
+        assert Settlement.objects.get().state == "carried", "months in which nothing changes make no statements"
+        set_least(reseller.level, 1500)
+        assert services.run_months() == services.run_month(month=date(2027, 2, 1)) == 0, "a month that was run stays"
+        clock.shift(timedelta(days=31))
+        assert services.run_months() == 1
+        set_least(reseller.level, 5000)
+        assert services.run_months() == 0
+    last = Settlement.objects.get(month=date(2027, 3, 1))
+    assert (last.amount, last.carried_in, last.payable, last.state) == (0, 1500, 1500, "open")
+
+
 def test_a_months_run_is_refused_before_it_is_over(reseller: Reseller) -> None:
     from billing.services.ledger import today
     from derp_portal.lib.errors import PortalError

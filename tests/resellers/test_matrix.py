@@ -83,6 +83,7 @@ NAMED: dict[str, Sent] = {
     "GET reseller/serial": lambda his: [{"code": code} for code in his.codes],
     "POST reseller/recall": lambda his: [{"codes": [code]} for code in his.codes] + [{"codes": his.codes}],
     "POST reseller/sales": lambda his: [{"code": code, "price": "1"} for code in his.codes],
+    "POST reseller/sale/remove": lambda his: [{"code": code} for code in his.codes],
 }
 """Operations that name something: all that is another's is answered 404, and nothing changes."""
 LISTED: dict[str, Sent] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -31,7 +31,7 @@ from tests.billing.desk import offered, told
 from tests.billing.till import priced_plan
 from tests.conftest import make_user
 from tests.resellers.desk import ACCOUNT, Trade, everything, last_event, page, put_in_trade, staff
-from tests.resellers.trade import customer_of, make_level, make_reseller, sale
+from tests.resellers.trade import bring, customer_of, make_level, make_reseller, sale
 from tests.serials.shop import START, make_server
 
 NOT_MONEY = ("reseller", "attribution", "commissionline", "suspicion", "leasecontact", "resale", "level", "signup")
@@ -288,24 +288,105 @@ def test_a_rate_that_ends_before_it_begins_is_refused(roots: Client, db: None) -
     assert "The end must lie after the beginning." in told(answer)
 
 
-def test_a_changed_and_a_deleted_rate_are_written_down(roots: Client, db: None) -> None:
-    level = make_level("gold", 1500)
-    rate = level.rates.get()
+def rate_form(rate: Rate, **more: str) -> dict[str, str]:
+    """The page of the rate's level as it was, but for what is given: by the rate's fields."""
     form = level_form(
         **{
             "rates-INITIAL_FORMS": "1",
             "rates-0-id": str(rate.pk),
-            "rates-0-level": str(level.pk),
-            "rates-0-basis_points": "20",
+            "rates-0-level": str(rate.level_id),
+            "rates-0-basis_points": f"{rate.basis_points / 100:g}",
+            **moment_of("valid_from", rate.valid_from),
+            **moment_of("valid_until", rate.valid_until),
         }
     )
-    roots.post(page("level_change", level.pk), form)
+    return form | {f"rates-0-{name}": value for name, value in more.items()}
+
+
+def moment_of(name: str, moment: datetime | None, row: int = 0) -> dict[str, str]:
+    """A moment in both fields of a rate's; root's zone is UTC."""
+    day, time = f"{moment:%Y-%m-%d %H:%M:%S}".split() if moment else ("", "")
+    return {f"rates-{row}-{name}_0": day, f"rates-{row}-{name}_1": time}
+
+
+def test_a_changed_and_a_deleted_rate_are_written_down(roots: Client, db: None) -> None:
+    level = make_level("gold", 1500)
+    rate = level.rates.get()
+    Rate.objects.update(valid_from=now() + timedelta(days=1))
+    rate.refresh_from_db()
+    address = page("level_change", level.pk)
+    roots.post(address, rate_form(rate, basis_points="20"))
     rate.refresh_from_db()
     assert rate.basis_points == 2000
     assert last_event() == ("rate.changed", "root")
-    roots.post(page("level_change", level.pk), {**form, "rates-0-DELETE": "on"})
+    roots.post(address, rate_form(rate, DELETE="on"))
     assert not Rate.objects.filter(pk=rate.pk).exists()
     assert last_event() == ("rate.deleted", "root")
+
+
+def test_a_rate_that_has_begun_stays_but_for_its_end(roots: Client, plan: Plan) -> None:
+    level = make_level("gold", 1500)
+    rate, address = level.rates.get(), page("level_change", level.pk)
+    stays = "This rate has counted for sales: it stays as it is."
+    yesterday, tomorrow = now() - timedelta(days=1), (now() + timedelta(days=1)).replace(microsecond=0)
+    for began in (None, yesterday):
+        Rate.objects.update(valid_from=began)
+        rate.refresh_from_db()
+        before = everything()
+        for more, words in (
+            ({"basis_points": "20"}, stays),
+            ({"plan": str(plan.pk)}, stays),
+            ({"valid_from_0": "2020-01-01", "valid_from_1": "00:00"}, stays),
+            ({"valid_until_0": "2020-01-01", "valid_until_1": "00:00"}, "the end must not be past"),
+            ({"DELETE": "on"}, "This rate has counted for sales and cannot be deleted."),
+        ):
+            assert words in told(roots.post(address, rate_form(rate, **more))), more
+        assert everything() == before
+    form = rate_form(rate) | moment_of("valid_until", tomorrow)
+    roots.post(address, form)
+    rate.refresh_from_db()
+    assert (rate.valid_from, rate.valid_until) == (yesterday, tomorrow), "not a moment earlier than it had begun"
+    assert last_event() == ("rate.changed", "root")
+    Rate.objects.update(valid_until=now())
+    rate.refresh_from_db()
+    before = everything()
+    assert "This rate is over" in told(roots.post(address, rate_form(rate, valid_until_0="", valid_until_1="")))
+    assert everything() == before
+
+
+@pytest.mark.parametrize("began", [None, START - timedelta(days=9)])
+def test_a_rate_that_is_added_begins_now_at_the_earliest(client: Client, root: User, began: datetime | None) -> None:
+    level = make_level("gold", None)
+    with time_machine.travel(START, tick=False):
+        client.force_login(root)
+        client.post(page("level_change", level.pk), level_form(**moment_of("valid_from", began)))
+        assert level.rates.get().valid_from == START
+        level.rates.all().delete()
+        client.post(page("level_change", level.pk), level_form(**moment_of("valid_from", START + timedelta(days=3))))
+        assert level.rates.get().valid_from == START + timedelta(days=3)
+
+
+def test_what_was_sold_under_a_rate_earns_it_whenever_it_is_decided(
+    roots: Client, rita: User, alice: User, root: User
+) -> None:
+    reseller = make_reseller(rita)
+    level = reseller.level
+    alice.email = "rita+second@example.com"
+    alice.save(update_fields=["email"])
+    bring(reseller, alice)
+    sale(alice, priced_plan(30, 10_000))
+    services.accrue()
+    old = level.rates.get()
+    address, two = page("level_change", level.pk), {"rates-TOTAL_FORMS": "2", "rates-1-basis_points": "20"}
+    roots.post(address, rate_form(old, basis_points="20"))
+    roots.post(address, rate_form(old, DELETE="on"))
+    roots.post(address, rate_form(old) | two | moment_of("valid_from", now() - timedelta(days=9), row=1))
+    assert list(level.rates.order_by("id").values_list("basis_points", flat=True)) == [1500, 2000]
+    services.clear(suspicion_id=Suspicion.objects.get().pk, reason="a namesake", actor=root)
+    assert CommissionLine.objects.get().amount == 1500
+    sale(customer_of(reseller), priced_plan(30, 10_000))
+    services.accrue()
+    assert CommissionLine.objects.latest("id").amount == 2000
 
 
 def test_one_level_is_for_new_resellers_and_codes_stay(roots: Client, db: None) -> None:
@@ -440,7 +521,7 @@ def test_a_settlement_is_approved_and_paid(roots: Client, ritas: Trade) -> None:
 def test_a_settlement_is_not_paid_before_it_is_approved(roots: Client, ritas: Trade) -> None:
     before = everything()
     answer = roots.post(page("settlement_paid", ritas.settlement.pk), {"reference": "bank 7"})
-    assert "This was decided before" in told(answer)
+    assert "Approve it first." in told(answer)
     assert everything() == before
 
 

@@ -30,7 +30,7 @@ from tests.billing.till import begin, call, make_method, order_of, priced_plan
 from tests.conftest import make_user
 from tests.resellers.desk import ACCOUNT, buy_serials, put_in_trade
 from tests.resellers.trade import customer_of, make_reseller, sale
-from tests.resellers.wholesaling import fill_balance, wholesale_price
+from tests.resellers.wholesaling import fill_balance, stock, wholesale_price
 from tests.serials.shop import make_server, new_code_of
 
 pytestmark = pytest.mark.django_db
@@ -327,6 +327,20 @@ def test_customers_are_masked_and_counted(ritas: Client, reseller: Reseller) -> 
     assert "caroline" not in shown
     assert "CN¥30.00" in shown
     assert selectors.customers_in_full(reseller).get().paid_orders == 2  # type: ignore[attr-defined]
+
+
+def test_what_a_customer_buys_to_sell_on_is_no_customers_order(ritas: Client, reseller: Reseller) -> None:
+    plan = priced_plan(30, 10_000)
+    customer = customer_of(reseller)
+    their_own = make_reseller(customer)
+    stock(their_own, plan, 2)
+    fill_balance(their_own, 5000)
+    assert selectors.customers_in_full(reseller).get().paid_orders == 0  # type: ignore[attr-defined]
+    assert selectors.count_customers(reseller) == (1, 0)
+    assert (selectors.overview_of(reseller).customers, selectors.overview_of(reseller).paying) == (1, 0)
+    sale(customer, plan)
+    assert selectors.customers_in_full(reseller).get().paid_orders == 1  # type: ignore[attr-defined]
+    assert selectors.overview_of(reseller).paying == 1
 
 
 def refuse(user: User, relay: Relay, reason: str, *, days: int = 0) -> None:

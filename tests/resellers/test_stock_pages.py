@@ -20,14 +20,14 @@ from derp_portal.lib.spreadsheets import BYTE_ORDER_MARK
 from resellers import selectors
 from resellers.forms import decoded
 from resellers.models import Rate, Resale, Reseller
-from resellers.services import stock_of
+from resellers.services import buy_stock, stock_of
 from serials.codes import grouped
 from serials.models import Plan, SerialNumber
 from serials.services import activate
 from tests.billing.till import priced_plan
 from tests.conftest import make_user
 from tests.resellers.trade import make_level, make_reseller
-from tests.resellers.wholesaling import fill_balance, stock, wholesale_price
+from tests.resellers.wholesaling import fill_balance, settled, stock, wholesale_price
 from tests.serials.shop import make_server
 
 pytestmark = pytest.mark.django_db
@@ -166,6 +166,19 @@ def test_giving_back_asks_first_and_says_what_comes_back(ritas: Client, reseller
     second.serial.refresh_from_db()
     assert (first.serial.status, second.serial.status) == ("revoked", "unused")
     assert balance_of(reseller.user, "CNY") == 4000
+
+
+def test_why_less_comes_back_is_said_where_less_does(ritas: Client, reseller: Reseller, plan: Plan) -> None:
+    wholesale_price(plan, 1500)
+    wholesale_price(plan, 1000, from_quantity=3)
+    order = buy_stock(reseller=reseller, plan=plan, quantity=3, currency="CNY", from_balance=False)
+    settled(order)
+    ids = list(SoldSerial.objects.filter(line__order=order).values_list("serial_id", flat=True))
+    rule = "costs what so few would have cost, so less comes back"
+    some = posted(ritas, "/reseller/stock/recall/", {"serial": ids[:1]})
+    assert "Nothing that can" not in some
+    assert rule in some
+    assert rule not in posted(ritas, "/reseller/stock/recall/", {"serial": ids})
 
 
 def test_all_of_a_list_can_be_given_back(ritas: Client, reseller: Reseller, plan: Plan) -> None:
@@ -309,6 +322,31 @@ def test_what_is_wrong_with_a_sale_is_said(
     assert not Resale.objects.exists()
 
 
+def test_a_sale_that_was_none_is_removed_once_it_is_confirmed(
+    ritas: Client, reseller: Reseller, plan: Plan, bob: User
+) -> None:
+    first, second = stock(reseller, plan, 2)
+    for sold in (first, second):
+        Resale.objects.create(sold=sold, price=2500, sold_on=date(2026, 1, 31))
+    address = f"/reseller/sales/{first.serial_id}/remove/"
+    assert address in text_of(ritas, f"/reseller/sales/new/?code={first.serial.code}")
+    asked = text_of(ritas, address)
+    assert grouped(first.serial.code) in asked
+    assert "CN¥25.00" in asked
+    assert Resale.objects.count() == 2
+    assert "The sale is removed" in posted(ritas, address, {})
+    assert Resale.objects.get().sold == second
+    entry = AuditEntry.objects.get(event="stock.sale_removed")
+    assert (entry.actor_label, entry.data["price"], entry.data["sold_on"]) == ("rita", 2500, "2026-01-31")
+    assert "No sale of this serial number is recorded" in posted(ritas, address, {})
+    assert address not in text_of(ritas, f"/reseller/sales/new/?code={first.serial.code}")
+    make_reseller(bob)
+    ritas.force_login(bob)
+    address = f"/reseller/sales/{second.serial_id}/remove/"
+    assert (ritas.get(address).status_code, ritas.post(address).status_code) == (404, 404)
+    assert Resale.objects.exists()
+
+
 def test_sales_come_from_a_pasted_table(ritas: Client, reseller: Reseller, plan: Plan) -> None:
     first, second = stock(reseller, plan, 2)
     text = f"code,price,customer,date\n{grouped(first.serial.code)},25.00,Li,2026-01-31\n{second.serial.code},20\n"
@@ -316,7 +354,7 @@ def test_sales_come_from_a_pasted_table(ritas: Client, reseller: Reseller, plan:
     assert sorted(Resale.objects.values_list("price", flat=True)) == [2000, 2500]
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "gb18030"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "gb18030", "utf-16"])
 def test_sales_come_from_a_file_however_it_was_saved(
     ritas: Client, reseller: Reseller, plan: Plan, encoding: str
 ) -> None:

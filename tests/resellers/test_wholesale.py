@@ -15,6 +15,7 @@ from billing.finance.books import check_books
 from billing.models import Account, Order, OrderLine, Posting, Refund, SoldSerial
 from billing.services import balance_of, pay_from_balance, place_order, refund_order
 from billing.services.fulfilment import deliver
+from billing.services.ledger import today
 from billing.services.pricing import Item
 from derp_portal.lib.errors import PortalError
 from resellers import services
@@ -31,7 +32,7 @@ from tests.serials.shop import START, make_server, new_code_of
 
 pytestmark = pytest.mark.django_db
 
-DAY = date(2027, 1, 15)
+DAY = date(2026, 1, 15)
 Status = SerialNumber.Status
 
 
@@ -331,7 +332,7 @@ def test_margins_by_serial_batch_and_month_are_price_less_cost(reseller: Reselle
     [dearer] = stock(reseller, plan, price=1200)
     [foreign] = stock(other, plan, price=1)
     sell(other, foreign, 9999)
-    for sold, price, day in ((first, 2500, DAY), (second, 900, DAY), (dearer, 2000, date(2027, 2, 1))):
+    for sold, price, day in ((first, 2500, DAY), (second, 900, DAY), (dearer, 2000, date(2026, 2, 1))):
         sell(reseller, sold, price, sold_on=day)
 
     assert [one.price - one.sold.amount for one in Resale.objects.filter(sold__in=[first, second]).order_by("id")] == [
@@ -340,8 +341,8 @@ def test_margins_by_serial_batch_and_month_are_price_less_cost(reseller: Reselle
     ]
     months = sales_by_month(reseller)
     assert {month: sums.margin for month, sums in months.items()} == {
-        date(2027, 2, 1): {"CNY": 800},
-        date(2027, 1, 1): {"CNY": 1400},
+        date(2026, 2, 1): {"CNY": 800},
+        date(2026, 1, 1): {"CNY": 1400},
     }
     batches = {batch.number: batch for batch in batches_of(reseller, most=10)}
     batch = batches[first.line.order.number]
@@ -365,6 +366,20 @@ def test_a_code_is_found_however_it_is_written(reseller: Reseller) -> None:
     sales = [services.Sale(written, 2000, "CNY", DAY), services.Sale(sold.serial.code, 2100, "CNY", DAY)]
     assert services.record_sales(reseller=reseller, sales=sales, actor=reseller.user) == 1
     assert Resale.objects.get().price == 2100
+
+
+def test_a_sale_of_a_day_to_come_is_refused_whole(reseller: Reseller) -> None:
+    first, second = stock(reseller, priced_plan(30), 2)
+    tomorrow, later = today() + timedelta(days=1), today() + timedelta(days=2)
+    sales = [services.Sale(first.serial.code, 2000, "CNY", DAY), services.Sale(second.serial.code, 2000, "CNY", later)]
+    refusal = refusal_of("day_to_come", services.record_sales, reseller=reseller, sales=sales, actor=reseller.user)
+    assert second.serial.code in str(refusal)
+    assert not Resale.objects.exists()
+    sell(reseller, first, 2000, sold_on=tomorrow)
+    assert read(f"AB-1,5,,{tomorrow}")[0].sold_on == tomorrow, "somewhere it is tomorrow already"
+    refusal = fault(f"AB-1,5\nAB-2,5,,{later}")
+    assert "has not come yet" in str(refusal)
+    assert refusal.extra["line"] == 2
 
 
 def test_sales_of_anothers_stock_are_refused_whole(reseller: Reseller, other: Reseller, alice: User) -> None:
@@ -414,13 +429,29 @@ def read(text: str, currency: str = "CNY") -> list[services.Sale]:
 
 def test_a_table_is_read_with_and_without_its_first_line() -> None:
     wanted = [
-        services.Sale("AB-1", 1990, "CNY", date(2027, 1, 3), "王先生", "微信，老客户"),
+        services.Sale("AB-1", 1990, "CNY", date(2026, 1, 3), "王先生", "微信，老客户"),
         services.Sale("AB-2", 2000, "CNY", DAY),
     ]
-    body = 'AB-1,19.90,王先生,2027-01-03,"微信，老客户"\r\nAB-2,20\r\n\r\n'
+    body = 'AB-1,19.90,王先生,2026-01-03,"微信，老客户"\r\nAB-2,20\r\n\r\n'
     assert read(body) == read("code,price,customer,date,note\r\n" + body) == wanted
     # As Excel in China saves it.
     assert read("\ufeff序列号,价格,客户,日期,备注\r\n" + body) == wanted
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("first", ["", "code,price,customer,date,note\n", "序列号,价格\n"])
+def test_what_stands_between_the_columns_is_what_the_first_line_has(separator: str, first: str) -> None:
+    others = ",;".replace(separator, "")
+    text = f"{first}AB-1,19.90,王先生,2026/1/3,-\nAB-2,20\n".replace(",", separator).replace("-\n", f"{others}\n")
+    assert read(text) == [
+        services.Sale("AB-1", 1990, "CNY", date(2026, 1, 3), "王先生", others),
+        services.Sale("AB-2", 2000, "CNY", DAY),
+    ]
+
+
+@pytest.mark.parametrize("text", ["2026/01/13", "2026/1/13", "2026-1-13", "2026.01.13"])
+def test_days_are_read_as_spreadsheets_write_them(text: str) -> None:
+    assert read(f"AB-1,5,,{text}")[0].sold_on == date(2026, 1, 13)
 
 
 def test_yen_have_no_decimals() -> None:
@@ -488,6 +519,11 @@ def test_a_table_may_have_so_many_lines_and_no_more() -> None:
 @pytest.mark.parametrize("text", ['AB-1,5,"never closed\n' + "x" * 200_000, '"' * 10_001])
 def test_what_is_no_table_is_a_refusal_and_no_crash(text: str) -> None:
     fault(text)
+
+
+@pytest.mark.parametrize("text", ["AB-1 19.90 王先生\n", "AB-1\n", "PK\x03\x04,5\n", "A\x00B,5\n"])
+def test_what_is_no_such_table_is_said(text: str) -> None:
+    assert "this is no table of text, with commas, semicolons or tabs" in str(fault(text))
 
 
 # --- whose customers leases are ---------------------------------------------------------------------
