@@ -95,7 +95,7 @@ def _csv_of(found: QuerySet[SoldSerial]) -> Iterator[str]:
 def _bought(sold: SoldSerial) -> list[Any]:
     serial, order = sold.serial, sold.line.order
     state = selectors.STOCK_STATES[selectors.stock_state(sold)]
-    amount = money.to_text(sold.amount, order.currency)
+    amount = money.to_text(sold.cost, order.currency)
     return [
         grouped(serial.code),
         state,

@@ -190,7 +190,7 @@ class StockTable(tables.Table):
         order_by="line__order",
         linkify=lambda value: reverse("order", args=[value]),
     )
-    amount = tables.Column(verbose_name=_("Cost"), attrs=NUMERIC)
+    amount = tables.Column(verbose_name=_("Cost"), accessor="cost", attrs=NUMERIC)
     resale = tables.TemplateColumn(
         template_name="resellers/stock_sale.html", verbose_name=_("Sold on for"), empty_values=(), orderable=False
     )
@@ -210,7 +210,7 @@ class StockTable(tables.Table):
 
     def render_amount(self, record: SoldSerial) -> str:
         """With its currency."""
-        return money.for_people(record.amount, record.line.order.currency)
+        return money.for_people(record.cost, record.line.order.currency)
 
 
 class SaleTable(tables.Table):
@@ -221,7 +221,7 @@ class SaleTable(tables.Table):
     plan = tables.Column(verbose_name=_("Plan"), accessor="sold__serial__plan", order_by="sold__serial__plan__position")
     customer = tables.Column(verbose_name=_("Customer"))
     price = tables.Column(verbose_name=_("Sold for"), orderable=False, attrs=NUMERIC)
-    cost = tables.Column(verbose_name=_("Cost"), accessor="sold__amount", orderable=False, attrs=NUMERIC)
+    cost = tables.Column(verbose_name=_("Cost"), accessor="sold__cost", orderable=False, attrs=NUMERIC)
     margin = tables.Column(verbose_name=_("Margin"), accessor="sold", orderable=False, empty_values=(), attrs=NUMERIC)
     edit = tables.TemplateColumn(
         template_name="resellers/sale_edit.html", verbose_name="", orderable=False, empty_values=()
@@ -241,8 +241,8 @@ class SaleTable(tables.Table):
         return money.for_people(record.price, record.currency)
 
     def render_cost(self, record: Resale) -> str:
-        """What the reseller had paid."""
-        return money.for_people(record.sold.amount, record.sold.line.order.currency)
+        """What the reseller has paid, after what was given back."""
+        return money.for_people(record.sold.cost, record.sold.line.order.currency)
 
     def render_margin(self, record: Resale) -> str:
         """Where both are of one currency, and the serial was not given back after all."""
@@ -250,7 +250,7 @@ class SaleTable(tables.Table):
             return _now("given back")
         if record.currency != record.sold.line.order.currency:
             return "–"
-        return money.for_people(record.price - record.sold.amount, record.currency)
+        return money.for_people(record.price - record.sold.cost, record.currency)
 
 
 class FirstLineTable(tables.Table):

@@ -205,7 +205,8 @@ class SoldSerial(models.Model):
     serial = models.OneToOneField(
         SerialNumber, on_delete=models.PROTECT, related_name="sale", verbose_name=_("serial number")
     )
-    amount = AmountField(_("amount"))
+    amount = AmountField(_("amount"), help_text=_("Its part of what was booked."))
+    cost = AmountField(_("cost"), default=0, help_text=_("Its part of what its buyer has paid and not got back."))
     taken_back_at = models.DateTimeField(_("taken back"), null=True, blank=True)
 
     class Meta:

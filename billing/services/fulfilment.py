@@ -129,7 +129,10 @@ def sell(line: OrderLine, sold: list[SerialNumber], amount: int) -> None:
     """Write down that the line delivered these serials, each with its part of the money."""
     parts = allocate(amount, [1] * len(sold))
     SoldSerial.objects.bulk_create(
-        [SoldSerial(line=line, serial=serial, amount=part) for serial, part in zip(sold, parts, strict=True)],
+        [
+            SoldSerial(line=line, serial=serial, amount=part, cost=part)
+            for serial, part in zip(sold, parts, strict=True)
+        ],
         batch_size=1000,
     )
 

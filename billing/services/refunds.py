@@ -117,6 +117,7 @@ def refund_order(
             take_back_sold(order, reason=f"refund {refund.number}: {reason}", actor=actor, serial_ids=serial_ids)
         order.refunded += amount
         order.save(update_fields=["refunded"])
+        _share_what_is_left(order)
         if is_all:
             move(order, Order.State.REFUNDED, reason=reason, actor=actor, closed_at=now(), trouble="")
             told_staff_is_over("order_stuck", subject=f"order:{order.pk}")
@@ -218,6 +219,21 @@ def take_back_sold(order: Order, *, reason: str, actor: User | None, serial_ids:
         serials.take_back(serial_id=one.serial_id, reason=reason[:200], actor=actor)
         one.taken_back_at = now()
         one.save(update_fields=["taken_back_at"])
+
+
+def _share_what_is_left(order: Order) -> None:
+    """What serials that were bought to sell on cost now: those that are kept share what has not been given back."""
+    sold = SoldSerial.objects.filter(line__order=order, line__kind=OrderLine.Kind.WHOLESALE, taken_back_at=None)
+    kept = list(sold.order_by("id"))
+    if not kept:
+        return
+    lines = list(order.lines.all())
+    paid = allocate(order.received, [line.amount for line in lines])
+    others = sum(part for line, part in zip(lines, paid, strict=True) if line.kind != OrderLine.Kind.WHOLESALE)
+    left = max(order.refundable - others, 0)
+    for one, part in zip(kept, allocate(left, [one.amount for one in kept]), strict=True):
+        one.cost = part
+    SoldSerial.objects.bulk_update(kept, ["cost"], batch_size=500)
 
 
 def lock_redeemers(order_id: int) -> None:

@@ -66,7 +66,7 @@ class ResaleAdmin(HistoryAdmin):
     @display(description=gettext_lazy("cost them"))
     def show_cost(self, resale: Resale) -> str:
         """What they paid."""
-        return amount(resale.sold.amount, resale.sold.line.order.currency)
+        return amount(resale.sold.cost, resale.sold.line.order.currency)
 
 
 @admin.register(LeaseContact)

@@ -302,7 +302,7 @@ def _lease_of(seller: Reseller, sold: SoldSerial) -> dict[str, Any] | None:
 def _show_stock(sold: SoldSerial, recallable: set[int]) -> dict[str, Any]:
     serial, order = sold.serial, sold.line.order
     resale: Resale | None = getattr(sold, "resale", None)
-    return both_ways(order.currency, cost=sold.amount) | {
+    return both_ways(order.currency, cost=sold.cost) | {
         "code": grouped(serial.code),
         "plan": serial.plan.code,
         "days": serial.duration_days,
@@ -319,10 +319,10 @@ def _show_stock(sold: SoldSerial, recallable: set[int]) -> dict[str, Any]:
 
 def _show_sale(resale: Resale, sold: SoldSerial | None = None) -> dict[str, Any]:
     sold = sold or resale.sold
-    cost = both_ways(sold.line.order.currency, cost=sold.amount)
+    cost = both_ways(sold.line.order.currency, cost=sold.cost)
     margin: dict[str, Any] = {"margin": None, "margin_minor": None}
     if cost["currency"] == resale.currency and sold.taken_back_at is None:
-        margin = both_ways(resale.currency, margin=resale.price - sold.amount)
+        margin = both_ways(resale.currency, margin=resale.price - sold.cost)
     names = ("customer", "sold_on", "note")
     return (
         {name: getattr(resale, name) for name in names}

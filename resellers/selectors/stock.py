@@ -125,7 +125,7 @@ def recall_plan(reseller: Reseller, serial_ids: Sequence[int]) -> RecallPlan:
         (some[0].line.order, len(some), max(worth_of_recalled(order_id, some), 0))
         for order_id, some in by_order.items()
     ]
-    is_less = any(amount < sum(sold.amount for sold in by_order[order.pk]) for order, _count, amount in parts)
+    is_less = any(amount < sum(sold.cost for sold in by_order[order.pk]) for order, _count, amount in parts)
     return RecallPlan([sold.serial_id for sold in found], parts, is_less)
 
 
@@ -242,7 +242,7 @@ def sales_by_month(reseller: Reseller) -> dict[date, Sums]:
         sums = months.setdefault(month, Sums())
         sums.count += count
         sums.revenue[currency] = amount
-    cost = rows.values_list("month", "sold__line__order__currency").annotate(sum=Sum("sold__amount"))
+    cost = rows.values_list("month", "sold__line__order__currency").annotate(sum=Sum("sold__cost"))
     for month, currency, amount in cost:
         months[month].cost[currency] = amount
     return dict(sorted(months.items(), reverse=True))
@@ -270,7 +270,7 @@ def batches_of(reseller: Reseller, *, most: int) -> list[Batch]:
         batches[order_id], currencies[order_id] = Batch(number, bought, Sums()), currency
     sold = _counted(reseller).filter(sold__line__order__in=list(batches))
     for order_id, currency, count, price, cost in sold.values_list("sold__line__order", "currency").annotate(
-        count=Count("pk"), price=Sum("price"), cost=Sum("sold__amount")
+        count=Count("pk"), price=Sum("price"), cost=Sum("sold__cost")
     ):
         sums = batches[order_id].sums
         sums.count += count

@@ -231,7 +231,7 @@ def deliver(order: Order) -> list[SoldSerial]:
             serial = SerialNumber.objects.create(
                 code=f"S{next(_numbers):023}", batch=batch, plan=line.plan, duration_days=line.plan.days
             )
-            sold.append(SoldSerial.objects.create(line=line, serial=serial, amount=part))
+            sold.append(SoldSerial.objects.create(line=line, serial=serial, amount=part, cost=part))
     return sold
 
 

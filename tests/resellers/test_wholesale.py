@@ -296,6 +296,24 @@ def test_what_is_kept_costs_what_so_few_cost_however_it_is_given_back(reseller: 
     assert check_books() == []
 
 
+def test_margins_are_reckoned_with_what_the_kept_have_cost_in_the_end(reseller: Reseller, root: User) -> None:
+    plan = priced_plan(30)
+    wholesale_price(plan, 900, from_quantity=10)
+    sold = stock(reseller, plan, 10, price=1000)
+    sell(reseller, sold[9], 1500)
+    recall(reseller, *sold[:5])
+    assert costs(*sold[5:]) == [1000] * 5
+    assert [one.margin for one in sales_by_month(reseller).values()] == [{"CNY": 500}]
+    refund_order(order_id=sold[0].line.order_id, amount=1000, reason="was slow", actor=root)
+    assert costs(*sold[5:]) == [800] * 5
+    assert [batch.sums.margin for batch in batches_of(reseller, most=5)] == [{"CNY": 700}]
+    assert check_books() == []
+
+
+def costs(*sold: SoldSerial) -> list[int]:
+    return [SoldSerial.objects.get(pk=one.pk).cost for one in sold]
+
+
 def test_of_an_order_of_several_lines_what_is_kept_of_the_others_stays_paid(reseller: Reseller) -> None:
     cheap, dear = priced_plan(30, 1990), priced_plan(365, 19_900)
     wholesale_price(cheap, 1000)
