@@ -11,7 +11,7 @@ from django.utils import translation
 
 from accounts import ratelimit
 from accounts.ratelimit import RateLimited
-from billing.gateways.base import CallbackAnswer, CallbackRefused, RawCallback
+from billing.gateways.base import SETBACKS, CallbackAnswer, CallbackRefused, RawCallback
 from billing.models import GatewayCallback, Payment, PaymentMethod, Transfer
 from derp_portal.lib.clock import now
 
@@ -23,11 +23,13 @@ log = structlog.get_logger(__name__)
 LONGEST_KEPT = 64 * 1024
 KEPT_HEADERS = ("content-type", "user-agent")
 KEPT_HEADER_STARTS = ("wechatpay-", "stripe-", "x-sandbox-")
+MOST_SETBACKS = 20
 BATCH = 1000
 REFUSED_KEPT_A_MINUTE = 30
 """Of one address: whoever sends rubbish must not fill the table."""
 
 Verdict = GatewayCallback.Verdict
+NEWS_OF_MONEY = (Verdict.COUNTED, Verdict.HELD)
 
 
 def handle_callback(*, method: PaymentMethod, callback: RawCallback, ip: str | None) -> CallbackAnswer:
@@ -44,6 +46,8 @@ def handle_callback(*, method: PaymentMethod, callback: RawCallback, ip: str | N
             notice = gateway.read_callback(callback)
             source, payer_follows = Transfer.Source.CALLBACK, gateway.names_payer_late
             taken = take_notice(method=method, notice=notice, source=source, payer_follows=payer_follows)
+            if taken and taken.verdict in NEWS_OF_MONEY:
+                catch_up(method, notice.transaction_id)
         if taken is None:
             verdict, reason, is_taken = Verdict.REFUSED, "unknown_payment", False
         else:
@@ -59,6 +63,21 @@ def handle_callback(*, method: PaymentMethod, callback: RawCallback, ip: str | N
     if verdict != Verdict.REFUSED or _may_be_kept(ip):
         _keep(method, callback, ip, verdict, reason, payment)
     return gateway.answer(is_taken=is_taken)
+
+
+def catch_up(method: PaymentMethod, transaction_id: str) -> None:
+    """Act on setbacks of a transaction that were told before the transaction itself: they are kept as they came."""
+    early = GatewayCallback.objects.filter(method=method, payment=None, verdict=Verdict.NOTED)
+    for kept in early.filter(body__contains=transaction_id).order_by("id")[:MOST_SETBACKS]:
+        # Nothing but what was signed and timely then is kept as noted.
+        callback = RawCallback(kept.http_method, kept.headers, kept.body.encode(), kept.query, kept.created_at)
+        try:
+            notice = gateway_of(method).read_callback(callback)
+        except CallbackRefused as refusal:
+            log.warning("kept_callback_refused", method=method.code, code=refusal.code)
+            continue
+        if notice.outcome in SETBACKS and notice.transaction_id == transaction_id:
+            take_notice(method=method, notice=notice, source=Transfer.Source.CALLBACK)
 
 
 def forget_callbacks() -> int:

@@ -22,6 +22,7 @@ from billing.models import Order, Payment, PaymentMethod, Transfer
 from derp_portal.lib.clock import now
 from derp_portal.lib.errors import PortalError
 
+from .callbacks import NEWS_OF_MONEY, catch_up
 from .methods import SANDBOX_KIND, gateway_of, notify_url
 from .orders import TIME_TO_TRANSFER, check_nothing_held, locked_order, new_number
 from .receiving import BELIEVED_FOR, Taken, close_payment, take_notice
@@ -192,7 +193,10 @@ def ask_about(payment_id: int) -> Taken | None:
         if notice.outcome == Outcome.PENDING and (age > ASKED_FOR or not gateway.is_automatic):
             # Nobody pays any more; or a person says so, who needs no open attempt for it.
             notice = Notice(payment.reference, Outcome.CLOSED)
-        return take_notice(method=payment.method, notice=notice, source=Transfer.Source.QUERY)
+        taken = take_notice(method=payment.method, notice=notice, source=Transfer.Source.QUERY)
+        if taken and taken.verdict in NEWS_OF_MONEY:
+            catch_up(payment.method, notice.transaction_id)
+        return taken
     except Rejected as failure:
         log.warning("gateway_rejects_question", payment=payment.reference, code=failure.code, detail=failure.detail)
         if age > ASKED_FOR:

@@ -228,6 +228,21 @@ def test_a_dispute_about_other_trade_of_the_operator_is_passed_over(stripe: Paym
     assert not alerts()
 
 
+@pytest.mark.parametrize("is_held", [False, True])
+def test_a_dispute_that_is_heard_of_before_its_payment_is_told_with_it(
+    alice: User, stripe: PaymentMethod, root: User, is_held: bool
+) -> None:
+    order = order_of(alice, priced_plan(30, 1990, currency="USD"), currency="USD")
+    Payment.objects.create(order=order, method=stripe, reference=REFERENCE, amount=1990, currency="USD")
+    for said in (dispute(payment_intent="pi_another"), dispute()):
+        assert arrives(stripe, said) == "noted"
+    assert not alerts()
+    amount = 1000 if is_held else 1990
+    assert arrives(stripe, about(amount_total=amount)) == ("held" if is_held else "counted")
+    assert Transfer.objects.get().dispute == Dispute.OPEN
+    assert sum("taken back by their bank" in text for text in alerts()) == 1
+
+
 def test_a_disputed_payment_stands_on_the_first_page(stripe: PaymentMethod, order: Order, root: User) -> None:
     arrives(stripe, dispute())
     roots = Client()
