@@ -107,7 +107,7 @@ def test_the_page_is_narrowed_by_region_and_name_and_survives_nonsense(roots: Cl
     assert "here-1" not in narrowed
     assert "there-2" in page(roots, q="THERE")
     assert "No server is like this." in page(roots, q="nobody")
-    nonsense = page(roots, region="\x00", range="7y", page="-1", q="\x00")
+    nonsense = page(roots, region="?", range="7y", page="-1", q=" ")
     assert "here-1" in nonsense
     assert "Nothing was measured in this time." in nonsense
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
@@ -32,6 +33,8 @@ from tests.fleet.fake_engine import Box, FakeEngine, FakeRuntime, Worker, Worker
 
 START = datetime(2031, 1, 31, 12, tzinfo=UTC)
 MOST_GROUPS = 5
+EXAMPLES = int(os.environ.get("FAULT_SCHEDULES", "40")) // 5
+"""Forty in `.ci/run`, some in `make test` alone."""
 QUIET_ROUNDS = 5
 
 anything = st.integers(0, 999)
@@ -379,7 +382,7 @@ def test_once_quiet_comes_exactly_what_is_wanted_runs(alice: User, monkeypatch: 
     run_state_machine_as_test(
         Portal,
         settings=settings(
-            max_examples=40,
+            max_examples=EXAMPLES,
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],

@@ -21,6 +21,7 @@ from accounts.services import register
 from billing.finance.books import check_books
 from billing.models import Account, Order, Posting, Refund, SoldSerial
 from billing.services import balance_of, balances, pay_from_balance, refund_order
+from billing.services.ledger import today
 from resellers import services
 from resellers.models import (
     Attribution,
@@ -527,7 +528,7 @@ def test_the_same_serial_recalled_by_many_is_given_back_once(reseller: Reseller)
 
 
 def reselling(reseller: Reseller, sold: SoldSerial, price: int) -> Callable[[], Any]:
-    sale_of_it = services.Sale(sold.serial.code, price, "CNY", JANUARY)
+    sale_of_it = services.Sale(sold.serial.code, price, "CNY", today())
     return partial(services.record_sales, reseller=reseller, sales=[sale_of_it], actor=reseller.user)
 
 
