@@ -161,7 +161,7 @@ def ask_gateways() -> int:
         is_late = again_at <= now()
         # One UPDATE decides who asks, and when it is asked again should the asker die.
         planned = Payment.objects.filter(pk=payment.pk, next_query_at=payment.next_query_at, state=payment.state)
-        claimed = planned.update(next_query_at=None if is_late else again_at, queries=F("queries") + (not is_late))
+        claimed = planned.update(next_query_at=None if is_late else again_at, queries=F("queries") + int(not is_late))
         if claimed and not is_late:
             asked += _asked(payment.pk)
     return asked
