@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 from tests import parts, servers
 
@@ -20,14 +21,18 @@ if TYPE_CHECKING:
 
     from accounts.models import User
 
+# How long an example takes says how busy the machine is.
+hypothesis_settings.register_profile("suite", hypothesis_settings.default, deadline=None)
+hypothesis_settings.load_profile("suite")
+
 pytest_plugins = ["tests.fleet.engines", "tests.fleet.hosts"]
 
 PASSWORD = "correct horse battery"
 """Every member of the cast logs in with it."""
 
 _OPERATORS_OWN = """
-ADMIN_EMAIL ADMIN_PASSWORD ADMISSION_URL ALLOWED_HOSTS ALTCHA CSRF_TRUSTED_ORIGINS DATABASE_URL DEBUG EMAIL_URL
-FIELD_KEYS FROM_EMAIL HOST LOG_JSON METRICS_TOKEN PORT PORTAL_ID PUBLIC_URL REDIS_URL RELAY_IMAGE SECRET_KEY
+ADMIN_EMAIL ADMIN_PASSWORD ADMISSION_URL ALLOWED_HOSTS ALTCHA CALLBACK_DAYS CSRF_TRUSTED_ORIGINS DATABASE_URL DEBUG EMAIL_URL
+FIELD_KEYS FROM_EMAIL HOST LOG_JSON METRICS_TOKEN PORT PORTAL_ID PUBLIC_URL REDIS_URL REFUSED_CALLBACK_DAYS RELAY_IMAGE SECRET_KEY
 STATIC_FROM_SOURCE SUPPORT_EMAIL TEST_GATEWAY TICKET_FIRST_LINE_HOURS TIME_ZONE TRUSTED_PROXIES
 """
 SHIPPED_BY = ("serials", "fleet", "billing", "resellers", "django_celery_beat")
