@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .people import ReadOnlyAdmin, RowAdmin, UserAdmin
+from .base import ReadOnlyAdmin, RowAdmin
+from .people import UserAdmin
 from .tickets import TicketAdmin
 
 __all__ = ["ReadOnlyAdmin", "RowAdmin", "TicketAdmin", "UserAdmin"]

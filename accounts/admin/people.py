@@ -9,11 +9,9 @@ from allauth.account.models import EmailAddress, EmailConfirmation
 from django.apps import apps
 from django.conf import settings
 from django.contrib import admin, messages
-from django.contrib.admin.utils import unquote
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group
-from django.core.exceptions import ValidationError
-from django.db.models import Model, QuerySet
+from django.db.models import QuerySet
 from django.forms import ModelForm
 from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import redirect
@@ -27,9 +25,10 @@ from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationFo
 from accounts import services
 from accounts.access import signed_in
 from accounts.models import ApiToken, AuditEntry, Notification, TaskFailure, User
-from accounts.paging import BoundedPaginator
 from derp_portal.lib.asking import Question, act_on_selection
 from derp_portal.lib.errors import PortalError
+
+from .base import ReadOnlyAdmin
 
 if TYPE_CHECKING:
     _UserAdmin = DjangoUserAdmin[User]
@@ -49,48 +48,6 @@ class NewUserForm(UserCreationForm):
     class Meta:
         model = User
         fields = ("username", "email", "role")
-
-
-class RowAdmin(ModelAdmin):
-    """An address that names no row gets Django's own answer, before any action's conditions are looked up."""
-
-    def changeform_view(
-        self,
-        request: HttpRequest,
-        object_id: str | None = None,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
-    ) -> HttpResponseBase:
-        """The row's page. What offers its actions gets ids that can be one, whoever wrote the address."""
-        if object_id is not None:
-            try:
-                self.opts.pk.to_python(unquote(object_id))
-            except ValidationError:
-                return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)  # type: ignore[no-any-return]
-        return super().changeform_view(request, object_id, form_url, extra_context)  # type: ignore[no-any-return]
-
-
-class ReadOnlyAdmin(RowAdmin):
-    """Rows one may look at; what can be done about them is an action. They grow with time: never counted whole."""
-
-    paginator = BoundedPaginator
-    show_full_result_count = False
-
-    def has_add_permission(self, request: HttpRequest, *_args: Any) -> bool:
-        """Rows come from services."""
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        """Looking only."""
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        """History stays."""
-        return False
-
-    def has_act_permission(self, request: HttpRequest) -> bool:
-        """Django's "change" permission on the model is what opens its actions."""
-        return request.user.has_perm(f"{self.opts.app_label}.change_{self.opts.model_name}")
 
 
 @admin.register(Group)

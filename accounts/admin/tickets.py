@@ -7,11 +7,7 @@ from typing import Any
 from django import forms
 from django.contrib import admin
 from django.db.models import QuerySet
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
-from django.shortcuts import redirect
-from django.template.loader import render_to_string
-from django.urls import reverse
-from django.utils.html import format_html
+from django.http import HttpRequest, HttpResponseBase
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
@@ -26,7 +22,7 @@ from accounts.selectors import thread_of
 from accounts.services.tickets import LONGEST_TEXT, may_pass_on, may_reply
 from derp_portal.lib.asking import Question, act, data_of
 
-from .people import ReadOnlyAdmin
+from .base import ReadOnlyAdmin, badge, change_url, link
 
 Queue = Ticket.Queue
 COLOURS = {Queue.STAFF: "danger", Queue.FIRST_LINE: "warning", Queue.ANSWERED: "success", Queue.CLOSED: ""}
@@ -102,17 +98,6 @@ class TicketAdmin(ReadOnlyAdmin):
         queryset: QuerySet[Ticket] = super().get_queryset(request)
         return queryset.select_related("customer", "first_line")
 
-    def has_act_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
-        """Whoever may change tickets answers them."""
-        return super().has_act_permission(request)
-
-    def history_view(
-        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
-        """What happened to this ticket, from the one audit trail there is."""
-        trail = reverse("admin:accounts_auditentry_changelist")
-        return redirect(f"{trail}?target_type={self.opts.label_lower}&target_id={object_id}")
-
     def get_actions_detail(self, request: HttpRequest, object_id: int) -> list[UnfoldAction]:
         """Only what makes sense for the ticket as it is."""
         ticket = Ticket.objects.filter(pk=object_id).first()
@@ -144,26 +129,24 @@ class TicketAdmin(ReadOnlyAdmin):
     def show_turn(self, ticket: Ticket) -> str:
         """Coloured."""
         queue = Queue(ticket.queue)
-        return render_to_string("unfold/helpers/label.html", {"text": queue.label, "type": COLOURS[queue]})
+        return badge(queue.label, COLOURS[queue])
 
     @display(description=_("customer"), ordering="customer__username")
     def show_customer(self, ticket: Ticket) -> str:
         """With a link."""
-        return _link(reverse("admin:accounts_user_change", args=[ticket.customer_id]), ticket.customer)
+        return link(change_url(ticket.customer), ticket.customer)
 
     @display(description=_("first line"), empty_value="–")
     def show_first_line(self, ticket: Ticket) -> str | None:
         """The seller whom it reached first, with a link."""
-        if ticket.first_line is None:
-            return None
-        return _link(reverse("admin:accounts_user_change", args=[ticket.first_line_id]), ticket.first_line)
+        return link(change_url(ticket.first_line), ticket.first_line) if ticket.first_line else None
 
     # --- what staff do ---
 
     @action(description=_("Answer"), url_path="answer", icon="reply", permissions=["act"])
     def answer(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         """Write to the customer."""
-        ticket, form = self._ticket(request, object_id), TextForm(data_of(request))
+        ticket, form = self.row_or_404(request, object_id), TextForm(data_of(request))
 
         def do() -> str:
             services.reply(ticket_id=ticket.pk, text=form.cleaned_data["text"], actor=signed_in(request))
@@ -179,13 +162,13 @@ class TicketAdmin(ReadOnlyAdmin):
         if ticket.is_closed:
             lines.append(gettext("The ticket is closed. Your answer opens it again."))
         title = gettext("Answer ticket %(number)s: %(subject)s") % _named(ticket)
-        question = Question(title=title, lines=lines, form=form, button=gettext("Send"), back=_page(ticket))
+        question = Question(title=title, lines=lines, form=form, button=gettext("Send"), back=change_url(ticket))
         return act(self, request, question, do)
 
     @action(description=_("Internal note"), url_path="note", icon="edit_note", permissions=["act"])
     def note(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         """Write something for staff alone."""
-        ticket, form = self._ticket(request, object_id), TextForm(data_of(request))
+        ticket, form = self.row_or_404(request, object_id), TextForm(data_of(request))
 
         def do() -> str:
             services.add_note(ticket_id=ticket.pk, text=form.cleaned_data["text"], actor=signed_in(request))
@@ -196,14 +179,14 @@ class TicketAdmin(ReadOnlyAdmin):
             lines=[gettext("Only staff read it, here. It is in no mail, and neither customer nor seller ever see it.")],
             form=form,
             button=gettext("Keep the note"),
-            back=_page(ticket),
+            back=change_url(ticket),
         )
         return act(self, request, question, do)
 
     @action(description=_("Take over"), url_path="take-over", icon="move_up", permissions=["act"])
     def take_over(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         """Make it the operator's before the seller has passed it on."""
-        ticket = self._ticket(request, object_id)
+        ticket = self.row_or_404(request, object_id)
 
         def do() -> str:
             services.pass_on(ticket_id=ticket.pk, actor=signed_in(request))
@@ -216,14 +199,14 @@ class TicketAdmin(ReadOnlyAdmin):
                 gettext("%(customer)s is told by mail. %(seller)s may still read and answer.") % _named(ticket),
             ],
             button=gettext("Take over"),
-            back=_page(ticket),
+            back=change_url(ticket),
         )
         return act(self, request, question, do)
 
     @action(description=_("Close the ticket"), url_path="close", icon="check_circle", permissions=["act"])
     def close(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         """Say that it is settled."""
-        ticket = self._ticket(request, object_id)
+        ticket = self.row_or_404(request, object_id)
 
         def do() -> str:
             services.close_ticket(ticket_id=ticket.pk, actor=signed_in(request))
@@ -236,15 +219,9 @@ class TicketAdmin(ReadOnlyAdmin):
                 % _named(ticket)
             ],
             button=gettext("Close"),
-            back=_page(ticket),
+            back=change_url(ticket),
         )
         return act(self, request, question, do)
-
-    def _ticket(self, request: HttpRequest, object_id: str) -> Ticket:
-        ticket: Ticket | None = self.get_object(request, object_id)
-        if ticket is None:
-            raise Http404
-        return ticket
 
 
 def _named(ticket: Ticket) -> dict[str, Any]:
@@ -254,11 +231,3 @@ def _named(ticket: Ticket) -> dict[str, Any]:
         "customer": ticket.customer,
         "seller": ticket.first_line,
     }
-
-
-def _page(ticket: Ticket) -> str:
-    return reverse("admin:accounts_ticket_change", args=[ticket.pk])
-
-
-def _link(address: str, text: Any) -> str:
-    return format_html('<a class="text-link" href="{}">{}</a>', address, text)
