@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from django.conf import settings
@@ -16,7 +17,7 @@ from django.views.decorators.http import require_safe
 from accounts import services, subjects
 from accounts.access import signed_in, ticket_for
 from accounts.forms import ReplyForm, TicketForm
-from accounts.models import User
+from accounts.models import Ticket, User
 from accounts.ratelimit import RateLimited
 from accounts.selectors import TicketCard, thread_version, ticket_card, tickets_of
 from accounts.tables import TicketFilter, TicketTable, configured
@@ -114,16 +115,9 @@ def ticket_live(request: HttpRequest, number: str) -> HttpResponse:
 @login_required
 def ticket_close(request: HttpRequest, number: str) -> HttpResponse:
     """Ask, then close it."""
-    me = signed_in(request)
-    card = _card(me, number)
+    card = _card(signed_in(request), number)
     if request.method == "POST":
-        try:
-            services.close_ticket(ticket_id=card.ticket.pk, actor=me)
-        except PortalError as error:
-            messages.error(request, str(error))
-        else:
-            messages.success(request, _("The ticket is closed."))
-        return redirect("ticket", card.ticket.number)
+        return _done(request, card, services.close_ticket, _("The ticket is closed."))
     if not card.can_close:
         messages.info(request, _("There is nothing to close here any more."))
         return redirect("ticket", card.ticket.number)
@@ -133,17 +127,21 @@ def ticket_close(request: HttpRequest, number: str) -> HttpResponse:
 @login_required
 def ticket_pass_on(request: HttpRequest, number: str) -> HttpResponse:
     """Ask, then make it the operator's."""
-    me = signed_in(request)
-    card = _card(me, number)
+    card = _card(signed_in(request), number)
     if request.method == "POST":
-        try:
-            services.pass_on(ticket_id=card.ticket.pk, actor=me)
-        except PortalError as error:
-            messages.error(request, str(error))
-        else:
-            messages.success(request, _("The ticket is with the operator now."))
-        return redirect("ticket", card.ticket.number)
+        return _done(request, card, services.pass_on, _("The ticket is with the operator now."))
     if not card.can_pass_on:
         messages.info(request, _("The operator has this ticket already, or it is closed."))
         return redirect("ticket", card.ticket.number)
     return render(request, "accounts/ticket_pass_on.html", _context(card))
+
+
+def _done(request: HttpRequest, card: TicketCard, verb: Callable[..., Ticket], words: str) -> HttpResponse:
+    """Do it, and say so or why not on the ticket's own page."""
+    try:
+        verb(ticket_id=card.ticket.pk, actor=signed_in(request))
+    except PortalError as error:
+        messages.error(request, str(error))
+    else:
+        messages.success(request, words)
+    return redirect("ticket", card.ticket.number)

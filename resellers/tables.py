@@ -15,13 +15,13 @@ from django.utils.translation import gettext as _now
 from django.utils.translation import gettext_lazy as _
 
 from accounts.tables import TIME_CELL, ticket_url
+from accounts.words import masked
 from billing.models import SoldSerial
 from derp_portal.lib import money
 from fleet.models import AclLog
 from resellers.models import Attribution, CommissionLine, Resale, Settlement
 from resellers.selectors import STOCK_STATES, stock_state
 from resellers.selectors.stock import in_words
-from resellers.words import masked
 from serials.codes import grouped
 from serials.models import Lease
 from serials.selectors import LeaseState, lease_card

@@ -1,12 +1,8 @@
-"""How people and accounts are named where not all of it is for the reader."""
+"""How accounts are named where not all of it is for the reader."""
 
 from __future__ import annotations
 
 import re
-
-from accounts.words import masked
-
-__all__ = ["masked", "tail_of"]
 
 TAIL = 4
 HIDDEN = "•" * 4

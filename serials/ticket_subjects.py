@@ -10,6 +10,8 @@ from accounts.subjects import Subject
 from serials.models import Lease
 
 OFFERED = 50
+LONGEST_ID = 19
+"""Digits; the database's own whole numbers end there."""
 
 
 def lease_choices(user: User) -> list[Subject]:
@@ -18,11 +20,20 @@ def lease_choices(user: User) -> list[Subject]:
     return [_subject(lease, user) for lease in leases[:OFFERED]]
 
 
+def lease_subject(lease_id: int) -> str:
+    """How tickets name the lease."""
+    return f"lease:{lease_id}"
+
+
+def lease_id_of(key: str) -> int | None:
+    """The id that such a name ends with; None for what can be none."""
+    return int(key) if key.isascii() and key.isdigit() and len(key) < LONGEST_ID else None
+
+
 def find_lease(key: str, reader: User) -> Subject | None:
     """The lease of that id; its page is there for its owner, the admin's for staff, none for its seller."""
-    if not (key.isascii() and key.isdigit() and len(key) < 19):
-        return None
-    lease = Lease.objects.filter(pk=int(key)).first()
+    lease_id = lease_id_of(key)
+    lease = None if lease_id is None else Lease.objects.filter(pk=lease_id).first()
     return _subject(lease, reader) if lease else None
 
 
@@ -33,4 +44,4 @@ def _subject(lease: Lease, reader: User) -> Subject:
     elif reader.is_staff:
         url = reverse("admin:serials_lease_change", args=[lease.pk])
     label = _("Lease “%(name)s”") % {"name": lease.name}
-    return Subject(f"lease:{lease.pk}", label, lease.user_id, str(lease.get_status_display()), url)
+    return Subject(lease_subject(lease.pk), label, lease.user_id, str(lease.get_status_display()), url)

@@ -6,7 +6,6 @@ tickets, and whoever hands their tickets to somebody else (docs/locking.md).
 
 from __future__ import annotations
 
-import secrets
 from datetime import timedelta
 from zoneinfo import ZoneInfo
 
@@ -22,6 +21,7 @@ from accounts.services import ticket_mails
 from accounts.services.audit import record
 from derp_portal.lib import clock
 from derp_portal.lib.errors import PortalError
+from derp_portal.lib.numbers import dated_number
 
 log = structlog.get_logger(__name__)
 
@@ -35,8 +35,6 @@ REOPENED_WITHIN = timedelta(days=30)
 LONGEST_SUBJECT = 120
 LONGEST_TEXT = 10_000
 BATCH = 500
-ALPHABET = "23456789ABCDEFGHJKLMNPQRSTUVWXYZ"
-"""What people read to each other over the phone: nothing in it looks like something else."""
 
 
 def open_ticket(
@@ -66,7 +64,7 @@ def open_ticket(
         _check_room(customer.pk)
         first_line, moment = subjects.first_line_of(about, customer), clock.now()
         ticket = Ticket.objects.create(
-            number=_new_number(),
+            number=dated_number(clock.local_day(clock.now(), ZoneInfo(settings.TIME_ZONE)), letters=8),
             customer=customer,
             subject=subject,
             about=about,
@@ -207,25 +205,22 @@ def overdue() -> QuerySet[Ticket]:
     return waiting.filter(too_long | ~Q(first_line__role=User.Role.RESELLER) | Q(first_line__is_active=False))
 
 
-def hand_tickets_to(*, about: str, first_line: User | None, actor: User | None) -> int:
-    """The first line of a subject is another one now: its tickets go there, None is staff. Closed ones go in silence.
+def follow_subject(*, about: str, actor: User | None) -> int:
+    """Somebody else is asked about the subject now: its tickets go to them, or to staff. Closed ones go in silence.
 
     Whoever had them sees them no more. The caller holds the customer's row. Returns how many went.
     """
     count = 0
-    can_answer = first_line is not None and subjects.may_be_first_line(first_line)
     with transaction.atomic():
         found = Ticket.objects.filter(about=about).exclude(about="")
         for ticket_id in list(found.order_by("pk").values_list("pk", flat=True)):
             ticket = _locked(ticket_id)
-            # Nobody is their own first line.
-            target = first_line if first_line and can_answer and first_line.pk != ticket.customer_id else None
-            if ticket.first_line_id == (target.pk if target else None):
-                continue
             before, was_with_staff = ticket.first_line, ticket.is_with_staff
-            _give_to(ticket, target)
+            if not _follow(ticket):
+                continue
             _save(ticket)
-            record(actor=actor, event="ticket.handed_over", target=ticket, before=_name(before), after=_name(target))
+            after = _name(ticket.first_line)
+            record(actor=actor, event="ticket.handed_over", target=ticket, before=_name(before), after=after)
             if not ticket.is_closed:
                 ticket_mails.tell_handed_over(ticket, is_new_to_staff=ticket.is_with_staff and not was_with_staff)
             count += 1
@@ -286,10 +281,8 @@ def _locked_for(
 
 
 def _reopen_with_whoever_is_asked_now(ticket: Ticket, actor: User) -> TicketMessage.Side:
-    """While it was closed, what it is about may have gone to another seller, and the actor with it."""
-    current = subjects.first_line_of(ticket.about, ticket.customer)
-    if ticket.first_line_id != (current.pk if current else None):
-        _give_to(ticket, current)
+    """While it was closed, somebody else may have come to be asked about it: the actor's side may be another now."""
+    _follow(ticket)
     side = side_of(ticket, User.objects.get(pk=actor.pk))
     if side is None:
         raise _unknown(_("There is no such ticket."))
@@ -298,16 +291,21 @@ def _reopen_with_whoever_is_asked_now(ticket: Ticket, actor: User) -> TicketMess
     return side
 
 
+def _follow(ticket: Ticket) -> bool:
+    """Give it to whoever is asked about its subject now; whether that is somebody else than before."""
+    first_line = subjects.first_line_of(ticket.about, ticket.customer)
+    if ticket.first_line == first_line:
+        return False
+    ticket.first_line, ticket.first_line_since = first_line, clock.now() if first_line else None
+    if first_line is None and not ticket.is_with_staff:
+        ticket.with_staff_since = clock.now()
+    return True
+
+
 def _reach_somebody(ticket: Ticket) -> None:
     """See to it that whoever the ticket waits for is still there to answer."""
     first_line = ticket.first_line
     if not ticket.is_with_staff and (first_line is None or not subjects.may_be_first_line(first_line)):
-        ticket.with_staff_since = clock.now()
-
-
-def _give_to(ticket: Ticket, first_line: User | None) -> None:
-    ticket.first_line, ticket.first_line_since = first_line, clock.now() if first_line else None
-    if first_line is None and not ticket.is_with_staff:
         ticket.with_staff_since = clock.now()
 
 
@@ -343,12 +341,6 @@ def _save(ticket: Ticket) -> None:
             "closed_at",
         ]
     )
-
-
-def _new_number(length: int = 8) -> str:
-    """The operator's day and enough randomness not to be guessed."""
-    day = clock.local_day(clock.now(), ZoneInfo(settings.TIME_ZONE))
-    return f"{day:%y%m%d}" + "".join(secrets.choice(ALPHABET) for _letter in range(length))
 
 
 def _check_room(customer_id: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -17,6 +16,7 @@ from accounts.services import notify, record, withdraw_mail
 from billing.models import BuyerTerms, Coupon, CouponUse, Order, OrderLine, OrderTransition, Payment, Transfer, TrialUse
 from derp_portal.lib.clock import now
 from derp_portal.lib.errors import PortalError
+from derp_portal.lib.numbers import dated_number
 
 from .ledger import today
 from .pricing import (
@@ -41,13 +41,11 @@ TIME_TO_TRANSFER = timedelta(days=3)
 MOST_OPEN_ORDERS = 5
 BATCH = 500
 OF_RESELLERS = (OrderLine.Kind.WHOLESALE, OrderLine.Kind.TOP_UP)
-ALPHABET = "23456789ABCDEFGHJKLMNPQRSTUVWXYZ"
-"""What people read to each other over the phone: nothing in it looks like something else."""
 
 
-def new_number(length: int = 10) -> str:
+def new_number() -> str:
     """A number for an order, payment or refund: the operator's day and enough randomness not to be guessed."""
-    return f"{today():%y%m%d}" + "".join(secrets.choice(ALPHABET) for _letter in range(length))
+    return dated_number(today(), letters=10)
 
 
 def locked_order(order_id: int) -> Order:

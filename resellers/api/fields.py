@@ -9,11 +9,11 @@ from django.urls import reverse
 from ninja import Field, Schema
 
 from accounts.apikit import Ok, PageOut, PageQuery
+from accounts.words import masked
 from billing.api.amounts import CurrencyCode, Decimals, both_ways
 from billing.api.finance_fields import Month
 from resellers.models import Attribution, CommissionLine, Reseller, Settlement, Suspicion
 from resellers.selectors import Earnings
-from resellers.words import masked
 
 MONTH = "%Y-%m"
 

@@ -17,9 +17,8 @@ from resellers.models import Attribution, LeaseContact, Level, Rate, Resale, Res
 from resellers.services.commissions import NOT_COMMISSIONED
 from serials.models import Lease
 from serials.selectors import leases_in_full
+from serials.ticket_subjects import lease_id_of
 
-LONGEST_ID = 19
-"""Digits; the database's own whole numbers end there."""
 REFUSALS_SHOWN = timedelta(days=30)
 """Older answers of a door help nobody who asks why a device cannot come in now."""
 
@@ -142,8 +141,6 @@ def first_line_of_lease(key: str) -> User | None:
 
     `accounts.subjects.teach_first_line` says how it is asked for.
     """
-    if not (key.isascii() and key.isdigit() and len(key) < LONGEST_ID):
-        return None
-    sold = LeaseContact.objects.filter(lease_id=int(key), reseller__state=Reseller.State.ACTIVE)
+    sold = LeaseContact.objects.filter(lease=lease_id_of(key), reseller__state=Reseller.State.ACTIVE)
     contact = sold.select_related("reseller__user").defer("reseller__payout_details").first()
     return contact.reseller.user if contact and contact.reseller else None

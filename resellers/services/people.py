@@ -19,7 +19,7 @@ from derp_portal.lib.errors import PortalError
 from resellers.models import Level, LevelPeriod, Reseller
 from resellers.models.people import LINK_CODE
 
-TERMS_VERSION = "2026-11"
+TERMS_VERSION = "2026-11-26"
 """Of the terms on the application page: whoever changes them there changes this."""
 LETTERS = "23456789abcdefghjkmnpqrstuvwxyz"
 State = Reseller.State

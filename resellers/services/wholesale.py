@@ -14,7 +14,7 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils.translation import gettext as _
 
 from accounts.models import User
-from accounts.services import hand_tickets_to, record
+from accounts.services import follow_subject, record
 from billing.models import Order, OrderLine, Refund, SoldSerial
 from billing.services import pay_from_balance, place_order, refund_order
 from billing.services.ledger import allocate, today
@@ -26,6 +26,7 @@ from derp_portal.lib.errors import PortalError
 from resellers.models import LeaseContact, Resale, Reseller
 from serials.codes import canonical
 from serials.models import Lease, LeaseTerm, Plan, SerialNumber
+from serials.ticket_subjects import lease_subject
 
 from .people import refuse
 
@@ -355,7 +356,7 @@ def note_lease_contacts() -> int:
 def reassign_lease(*, lease_id: int, reseller: Reseller | None, reason: str, actor: User) -> LeaseContact:
     """Staff: whom the lease's customer is shown as their seller; None is the portal itself. Twice is fine.
 
-    Its tickets that are not closed go to the new seller, or to staff.
+    Its tickets go to the new seller, or to staff.
     """
     if not reason.strip():
         raise refuse("reason_needed")
@@ -376,6 +377,5 @@ def reassign_lease(*, lease_id: int, reseller: Reseller | None, reason: str, act
             reseller=reseller.code if reseller else "",
             reason=contact.reason,
         )
-        first_line = reseller.user if reseller and reseller.is_active else None
-        hand_tickets_to(about=f"lease:{lease_id}", first_line=first_line, actor=actor)
+        follow_subject(about=lease_subject(lease_id), actor=actor)
     return contact

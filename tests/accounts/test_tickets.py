@@ -376,17 +376,21 @@ def test_what_waits_for_a_seller_who_is_none_any_more_goes_to_the_operator_at_on
 
 
 @pytest.mark.usefixtures("boxed")
-def test_tickets_follow_to_another_first_line_or_to_the_operator(alice: User, rita: User, root: User) -> None:
+def test_tickets_follow_to_another_first_line_or_to_the_operator(
+    alice: User, rita: User, root: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
     oscar = make_user("oscar", role="reseller")
     ticket, closed = ask(alice, about_box=True), ask(alice, about_box=True)
     services.close_ticket(ticket_id=closed.pk, actor=alice)
     about = f"box:{alice.pk}"
-    assert services.hand_tickets_to(about=about, first_line=oscar, actor=root) == 2
-    assert services.hand_tickets_to(about=about, first_line=oscar, actor=root) == 0
+    teach_boxes(monkeypatch, oscar)
+    assert services.follow_subject(about=about, actor=root) == 2
+    assert services.follow_subject(about=about, actor=root) == 0
     assert (again(ticket).first_line, again(ticket).is_with_staff) == (oscar, False)
     assert mailed("ticket_opened")[-1] == "oscar@example.com"
     refused("not_found", services.reply, ticket_id=ticket.pk, text="x", actor=rita)
-    assert services.hand_tickets_to(about=about, first_line=None, actor=root) == 2
+    teach_boxes(monkeypatch, None)
+    assert services.follow_subject(about=about, actor=root) == 2
     assert (again(ticket).first_line, again(ticket).is_with_staff) == (None, True)
     assert "belongs to the operator now" in last_mail("ticket_passed_on").body_text
     assert again(closed).is_closed
@@ -412,7 +416,7 @@ def test_a_closed_ticket_opens_again_with_whoever_is_asked_first_now(
 
 @pytest.mark.usefixtures("boxed")
 def test_an_internal_note_reaches_neither_mail_nor_customer_nor_seller(
-    alice: User, rita: User, root: User, alices: Client, ritas: Client
+    alice: User, rita: User, root: User, alices: Client, ritas: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ticket = ask(alice, about_box=True)
     before = (again(ticket).last_message_at, Notification.objects.count())
@@ -421,8 +425,9 @@ def test_an_internal_note_reaches_neither_mail_nor_customer_nor_seller(
     assert not again(ticket).is_with_staff
     write(ticket, root, "We looked into it.")
     write(ticket, alice, "And?")
-    services.hand_tickets_to(about=ticket.about, first_line=make_user("oscar", role="reseller"), actor=root)
-    services.hand_tickets_to(about=ticket.about, first_line=rita, actor=root)
+    for seller in (make_user("oscar", role="reseller"), rita):
+        teach_boxes(monkeypatch, seller)
+        assert services.follow_subject(about=ticket.about, actor=root) == 1
     services.close_ticket(ticket_id=ticket.pk, actor=root)
     assert not Notification.objects.filter(body_text__contains=SECRET).exists()
     for browser in (alices, ritas):

@@ -534,7 +534,7 @@ def test_a_settlement_is_rejected_with_a_reason(roots: Client, ritas: Trade) -> 
 def test_many_settlements_are_approved_at_once_after_asking(roots: Client, ritas: Trade) -> None:
     fields = {"reseller": ritas.reseller, "currency": "CNY", "amount": 500, "payable": 500}
     second = Settlement.objects.create(month=date(2026, 1, 1), state="open", **fields)
-    done = Settlement.objects.create(month=date(2026, 2, 1), state="rejected", **fields)
+    done = Settlement.objects.create(month=date(2026, 2, 1), state="rejected", rejected_at=now(), **fields)
     chosen = [ritas.settlement.pk, second.pk, done.pk]
     form: dict[str, Any] = {"action": "approve_chosen", "_selected_action": chosen}
     question = roots.post(page("settlement_changelist"), form)

@@ -14,6 +14,7 @@ from django.urls import reverse
 from django.utils import translation
 
 from accounts.models import User
+from accounts.words import masked
 from billing.models import Order
 from billing.services import balance_of, refund_order
 from billing.services.fulfilment import deliver
@@ -22,7 +23,7 @@ from fleet.models import AclLog, Relay
 from resellers import selectors, services
 from resellers.charts import HEIGHT, last_months, month_chart
 from resellers.models import CommissionLine, Level, Reseller, Settlement
-from resellers.words import masked, tail_of
+from resellers.words import tail_of
 from serials.models import Lease
 from serials.services import activate
 from serials.services.activation import How
