@@ -601,6 +601,7 @@ OPERATIONS = {
     "GET ticket/list": Rule(For.OWNER_AND_STAFF, data=lambda w: {"user_id": w.alice.pk}),
     "GET ticket/show": Rule(For.OWNER_AND_STAFF, data=of_ticket),
     "POST ticket/reply": Rule(For.OWNER_AND_STAFF, post=200, data=lambda w: of_ticket(w) | {"text": "Hello?"}),
+    "POST ticket/note": Rule(For.STAFF, post=200, data=lambda w: of_ticket(w) | {"text": "The same host."}),
     "POST ticket/close": Rule(For.OWNER_AND_STAFF, post=200, data=of_ticket),
     "POST ticket/pass_on": Rule(For.OWNER_AND_STAFF, post=200, data=of_ticket),
     "GET notifications/list": Rule(For.OWNER_AND_STAFF, data=lambda w: {"user_id": w.alice.pk}),

@@ -50,6 +50,13 @@ class ReplyIn(Schema):
     client_key: str = Field("", max_length=72, description="The same key writes once.")
 
 
+class NoteIn(Schema):
+    """Words that only staff read."""
+
+    number: str = Field(max_length=24)
+    text: str = Field(max_length=LONGEST_TEXT, description="Plain text; line breaks are kept.")
+
+
 class NumberIn(Schema):
     """Which ticket."""
 
@@ -210,6 +217,18 @@ def reply(request: HttpRequest, data: ReplyIn) -> dict[str, Any]:
     found = _named(request, data.number)
     client_key = f"api:{data.client_key}" if data.client_key else ""
     services.reply(ticket_id=found.pk, text=data.text, client_key=client_key, actor=reader_of(request))
+    return _answer(request, found)
+
+
+@ticket.post(
+    "/note",
+    response={200: TicketAnswer, REFUSED: ErrorOut},
+    auth=TokenAuth("staff", permissions=("accounts.change_ticket",)),
+)
+def note(request: HttpRequest, data: NoteIn) -> dict[str, Any]:
+    """Write something down for staff alone. Nobody is told, and nothing of the ticket changes."""
+    found = ticket_for(reader_of(request), data.number, as_staff=True)[0]
+    services.add_note(ticket_id=found.pk, text=data.text, actor=reader_of(request))
     return _answer(request, found)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from accounts import services
-from accounts.models import Ticket, User
+from accounts.models import Notification, Ticket, User
 from tests.accounts.helpdesk import again, ask, teach_boxes, write
 from tests.api_client import Caller
 
@@ -129,6 +129,19 @@ def test_what_is_wrong_is_refused_in_the_envelope(alice: User, sent: dict[str, A
     answered, answer = Caller(alice, "account").post("ticket/create", **sent)
     assert (answered, answer["error"]["code"]) == (status, code)
     assert not Ticket.objects.exists()
+
+
+def test_staff_write_notes_that_nobody_else_reads(alice: User, rita: User, root: User) -> None:
+    ticket, told = ask(alice), Notification.objects.count()
+    said = {"number": ticket.number, "text": "The same host as last week."}
+    assert Caller(root, "staff").post("ticket/note", **said)[1]["ticket"]["state"] == "waiting"
+    assert Notification.objects.count() == told
+    for user, notes in ((root, [False, True]), (alice, [False])):
+        program = Caller(user, "account", *(["staff"] if user.is_staff else []))
+        messages = program.get("ticket/show", number=ticket.number)[1]["messages"]
+        assert [message["is_note"] for message in messages] == notes
+    assert Caller(alice, "account").post("ticket/note", **said)[0] == 403
+    assert Caller(root, "staff").post("ticket/note", number="310531ZZZZZZZZ", text="x")[0] == 404
 
 
 def test_it_needs_the_scope_of_the_account(alice: User) -> None:
