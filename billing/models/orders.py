@@ -214,7 +214,10 @@ class SoldSerial(models.Model):
         ordering = ["id"]
         verbose_name = _("sold serial")
         verbose_name_plural = _("sold serials")
-        constraints = [models.CheckConstraint(condition=Q(amount__gte=0), name="sold_serial_is_not_negative")]
+        constraints = [
+            models.CheckConstraint(condition=Q(amount__gte=0), name="sold_serial_is_not_negative"),
+            models.CheckConstraint(condition=Q(cost__gte=0), name="sold_serial_costs_something_or_nothing"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.line_id}: {self.serial_id}"

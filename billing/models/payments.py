@@ -145,6 +145,10 @@ class GatewayCallback(AppendOnly):
         indexes = [
             models.Index(fields=["-created_at"], name="callbacks_by_time"),
             models.Index(fields=["verdict", "-id"], name="callbacks_by_verdict"),
+            # What was told of transactions that we had not heard of: few, among all that was ever noted.
+            models.Index(
+                fields=["method", "id"], condition=Q(verdict="noted", payment=None), name="callbacks_of_the_unknown"
+            ),
         ]
 
     def __str__(self) -> str:

@@ -29,7 +29,8 @@ REFUSED_KEPT_A_MINUTE = 30
 """Of one address: whoever sends rubbish must not fill the table."""
 
 Verdict = GatewayCallback.Verdict
-NEWS_OF_MONEY = (Verdict.COUNTED, Verdict.HELD)
+NEWS_OF_MONEY = (Verdict.COUNTED, Verdict.HELD, Verdict.REPEATED)
+"""Repeated too: the first call may have failed after the money was booked."""
 
 
 def handle_callback(*, method: PaymentMethod, callback: RawCallback, ip: str | None) -> CallbackAnswer:

@@ -209,6 +209,9 @@ class Settlement(models.Model):
                 condition=Q(payable=models.F("amount") + models.F("carried_in")), name="settlement_adds_up"
             ),
             models.CheckConstraint(
+                condition=~Q(state="rejected") | Q(rejected_at__isnull=False), name="rejected_settlements_say_when"
+            ),
+            models.CheckConstraint(
                 condition=~Q(state__in=["open", "approved", "paid"]) | Q(payable__gt=0),
                 name="only_what_is_owed_is_paid",
             ),

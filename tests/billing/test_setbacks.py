@@ -13,7 +13,7 @@ from billing.finance.books import check_books
 from billing.gateways.base import Notice, Outcome, RefundAnswer, RefundDemand
 from billing.gateways.stripe_checkout import StripeGateway
 from billing.models import GatewayCallback, Order, Payment, PaymentMethod, Refund, Transfer
-from billing.services import refund_order
+from billing.services import callbacks, refund_order
 from billing.services.callbacks import handle_callback
 from billing.services.fulfilment import deliver
 from billing.services.refunds import finish, send, settle_by_hand
@@ -241,6 +241,23 @@ def test_a_dispute_that_is_heard_of_before_its_payment_is_told_with_it(
     assert arrives(stripe, about(amount_total=amount)) == ("held" if is_held else "counted")
     assert Transfer.objects.get().dispute == Dispute.OPEN
     assert sum("taken back by their bank" in text for text in alerts()) == 1
+
+
+def test_a_dispute_that_came_first_is_told_when_only_the_repeated_call_gets_through(
+    alice: User, stripe: PaymentMethod, root: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = order_of(alice, priced_plan(30, 1990, currency="USD"), currency="USD")
+    Payment.objects.create(order=order, method=stripe, reference=REFERENCE, amount=1990, currency="USD")
+    arrives(stripe, dispute())
+
+    def stumble(*_arguments: Any) -> None:
+        raise RuntimeError("the database went away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(callbacks, "catch_up", stumble)
+        assert handle_callback(method=stripe, callback=signed(about(amount_total=1990)), ip=None).status == 400
+    assert arrives(stripe, about(amount_total=1990)) == "repeated"
+    assert Transfer.objects.get().dispute == Dispute.OPEN
 
 
 def test_a_disputed_payment_stands_on_the_first_page(stripe: PaymentMethod, order: Order, root: User) -> None:

@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 import time_machine
+from django.db import IntegrityError, transaction
 
 from accounts.models import User
 from billing.finance.books import check_books
@@ -269,6 +270,14 @@ def test_what_is_rejected_after_a_run_waits_for_the_month_to_end(reseller: Resel
         ("CNY", 0, 1500, "open"),
         ("USD", 0, 1500, "open"),
     ]
+
+
+def test_a_settlement_cannot_be_rejected_without_a_moment(reseller: Reseller) -> None:
+    """Nobody could say into which month it is carried, and it would be carried into none."""
+    with pytest.raises(IntegrityError, match="rejected_settlements_say_when"), transaction.atomic():
+        Settlement.objects.create(
+            reseller=reseller, month=date(2027, 1, 1), currency="CNY", amount=1, payable=1, state="rejected"
+        )
 
 
 def test_too_little_is_paid_with_the_next_month_once_less_is_enough(rita: User) -> None:
