@@ -19,6 +19,7 @@ import pytest
 from derp_portal import programs, supervisor
 from derp_portal.supervisor import Program, StartFailure, Supervisor
 from tests import servers
+from tests.processes import is_alive
 
 SLEEPER = "import time; print('up', flush=True); time.sleep(600)"
 STUBBORN = (
@@ -64,14 +65,6 @@ def run_story(story: Coroutine[Any, Any, T]) -> T:
     """Run it in a thread of its own: a browser test in this process leaves a loop running in the main one."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, story).result()
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
 
 
 def test_each_line_carries_the_name_of_the_child_that_said_it(tmp_path: Path, said: Stream) -> None:

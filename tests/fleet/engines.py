@@ -32,6 +32,7 @@ from fleet.runtimes.docker import DockerRuntime
 from fleet.runtimes.image import DERPER_VERSION, image_name, relay_image, stored_archive
 from fleet.runtimes.process import ProcessRuntime
 from tests.parts import has, missing, need
+from tests.processes import children_of, state_of
 
 HOST_NAME = "r1.relay.internal"
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,14 +53,10 @@ def wait_until(is_true: Callable[[], Any], *, seconds: float = 15, what: str = "
 def freeze(pid: int) -> None:
     """Stop the process as it stands, and wait until all of it stands: a thread under way may still answer somebody."""
     os.kill(pid, signal.SIGSTOP)
+    standing = ("T", "t", None)
     wait_until(
-        lambda: all(_state_of(task) in "Tt" for task in Path(f"/proc/{pid}/task").iterdir()), what="standing still"
+        lambda: all(state_of(task) in standing for task in Path(f"/proc/{pid}/task").iterdir()), what="standing still"
     )
-
-
-def _state_of(task: Path) -> str:
-    # The name before it, in brackets, may hold anything.
-    return (task / "stat").read_text().rpartition(")")[2].split()[0]
 
 
 def free_port() -> int:
@@ -275,7 +272,7 @@ class Relayd:
         self._end(signal.SIGKILL)
 
     def children(self) -> list[int]:
-        return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
+        return children_of(self.pid)
 
     def main_pid(self, name: str) -> int:
         """The relay's process, the child whose folder is the container's; 0 while there is none."""

@@ -36,6 +36,7 @@ from fleet.runtimes.docker import DockerRuntime
 from fleet.runtimes.image import DERPER_VERSION, image_name, stored_archive
 from tests.fleet.engines import freeze, wait_until
 from tests.parts import missing, need
+from tests.processes import children_of
 
 NETWORK = "10.203"
 """Host N is 10.203.N.2; this side of its cable is 10.203.N.1."""
@@ -383,8 +384,7 @@ def _ip(*words: str, check: bool = True) -> str:
 
 def _child_of(pid: int) -> int:
     """The only child; LookupError while there is none."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return int(children[0])
+    return children_of(pid)[0]
 
 
 def _is_removed(folder: str) -> bool:

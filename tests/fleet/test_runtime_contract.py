@@ -10,7 +10,6 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +17,7 @@ import pytest
 from fleet.runtimes.base import DEADLINE_FILE, Observed, Rejected, RelaySpec, Runtime, State, Unavailable
 from fleet.runtimes.executables import IMAGE_AUTO, IMAGE_BUNDLED
 from tests.fleet.engines import DockerEngine, Relayd, answers, deadline_in, relay_spec, wait_until
+from tests.processes import children_of
 
 NOBODY_THERE = ("unreachable", "connection_refused", "no_socket")
 
@@ -56,8 +56,7 @@ class Host:
         main = self.engine.main_pid(spec.name)
         if main == 0 or not isinstance(self.engine, DockerEngine):
             return main
-        children = Path(f"/proc/{main}/task/{main}/children").read_text().split()
-        return int(children[0]) if children else 0
+        return next(iter(children_of(main)), 0)
 
     def said(self, spec: RelaySpec) -> str:
         """What whoever keeps the deadline logged."""

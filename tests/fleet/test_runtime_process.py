@@ -29,6 +29,7 @@ from fleet.runtimes.process import ProcessRuntime
 from fleet.runtimes.wire import LINE_LIMIT
 from tests.fleet.engines import ROOT, Relayd, answers, deadline_in, relay_spec, wait_until
 from tests.parts import need
+from tests.processes import is_alive
 
 LISTENER = """
 import os, signal, socket, sys, time
@@ -74,13 +75,6 @@ def started(daemon: Relayd, *, image: str = IMAGE_AUTO) -> RelaySpec:
     runtime.put_files(spec)
     runtime.start(spec.name)
     return spec
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def said(daemon: Relayd, data: bytes) -> bytes:

@@ -32,6 +32,7 @@ from fleet.runtimes.docker import DockerRuntime, check_ssh, check_tls
 from fleet.runtimes.image import DERPER_VERSION, image_name, stored_archive
 from tests.fleet.engines import free_port, freeze, wait_until
 from tests.parts import need
+from tests.processes import children_of, is_alive
 
 engine_test = pytest.mark.xdist_group("docker")
 PATIENCE = (1, 1)
@@ -500,11 +501,11 @@ def test_a_line_that_broke_is_made_anew_for_the_next_call(sshd: Sshd) -> None:
     with contextlib.closing(sshd.runtime()) as runtime:
         runtime.info()
         # The session's own sshd, killed as a provider's reboot would; its parent goes on.
-        children = Path(f"/proc/{sshd.process.pid}/task/{sshd.process.pid}/children").read_text().split()
+        children = children_of(sshd.process.pid)
         for pid in children:
-            os.kill(int(pid), signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
         # Until it is gone it may still answer, and the line would break at the second call only.
-        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), what="the end of the session")
+        wait_until(lambda: not any(is_alive(pid) for pid in children), what="the end of the session")
         with contextlib.suppress(Unavailable):  # It may notice in time.
             runtime.list("portal-a")
         assert runtime.list("portal-a") == []

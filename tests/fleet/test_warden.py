@@ -22,6 +22,7 @@ from fleet.derp.identity import make_identity, relay_files
 from fleet.runtimes.image import WARDEN_SOURCE, WARDEN_VERSION, build_warden
 from tests.fleet.engines import deadline_in, free_port, wait_until
 from tests.parts import need
+from tests.processes import is_alive
 
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
@@ -248,7 +249,7 @@ def test_a_child_does_not_outlive_a_warden_that_is_killed(kept: Warden) -> None:
     (child,) = kept.children()
     kept.send(signal.SIGKILL)
     kept.exit_code()
-    wait_until(lambda: not Path(f"/proc/{child}").exists() or "Z" in Path(f"/proc/{child}/stat").read_text())
+    wait_until(lambda: not is_alive(child))
 
 
 def checked(warden: Path, *targets: str, seconds: int = 3) -> dict[str, dict[str, object]]:
