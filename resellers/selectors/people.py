@@ -15,6 +15,7 @@ from derp_portal.lib.clock import now
 from fleet.models import AclLog
 from resellers.models import Attribution, LeaseContact, Level, Rate, Resale, Reseller
 from resellers.services.commissions import NOT_COMMISSIONED
+from resellers.services.wholesale import leases_from_stock
 from serials.models import Lease
 from serials.selectors import leases_in_full
 from serials.ticket_subjects import lease_id_of
@@ -109,9 +110,7 @@ def seller_of_lease(lease: Lease) -> Seller | None:
 
     One who is not active any more, or has said neither who they are nor where one renews, is not shown.
     """
-    found = LeaseContact.objects.filter(lease=lease, reseller__state=Reseller.State.ACTIVE)
-    contact = found.select_related("reseller").first()
-    reseller = contact.reseller if contact else None
+    reseller = _active_seller(lease.pk)
     if reseller is None or not (reseller.contact or reseller.renewal_url):
         return None
     resale = (
@@ -141,6 +140,20 @@ def first_line_of_lease(key: str) -> User | None:
 
     `accounts.subjects.teach_first_line` says how it is asked for.
     """
-    sold = LeaseContact.objects.filter(lease=lease_id_of(key), reseller__state=Reseller.State.ACTIVE)
-    contact = sold.select_related("reseller__user").defer("reseller__payout_details").first()
-    return contact.reseller.user if contact and contact.reseller else None
+    lease_id = lease_id_of(key)
+    reseller = _active_seller(lease_id) if lease_id else None
+    return reseller.user if reseller else None
+
+
+def _active_seller(lease_id: int) -> Reseller | None:
+    """As it is noted, or will be: the sweep that notes whose customer a new lease is comes by once a minute."""
+    noted = LeaseContact.objects.filter(lease=lease_id).first()
+    if noted is None:
+        found = leases_from_stock().filter(serial__term__lease=lease_id)
+        seller_id = found.values_list("line__order__user__reseller", flat=True).first()
+    else:
+        seller_id = noted.reseller_id
+    if seller_id is None:
+        return None
+    active = Reseller.objects.filter(pk=seller_id, state=Reseller.State.ACTIVE)
+    return active.select_related("user").defer("payout_details").first()

@@ -335,17 +335,21 @@ def note_export(*, reseller: Reseller, count: int, actor: User) -> None:
 # --- whose customers leases are ---------------------------------------------------------------------
 
 
-def note_lease_contacts() -> int:
-    """Note the reseller of each lease that began with a serial of wholesale stock. Returns how many are new."""
+def leases_from_stock() -> QuerySet[SoldSerial]:
+    """Serials of wholesale stock that a lease began with and whose reseller is not noted yet, the first used first."""
     earlier = LeaseTerm.objects.filter(lease=OuterRef("serial__term__lease"), pk__lt=OuterRef("serial__term"))
-    due = SoldSerial.objects.filter(
+    return SoldSerial.objects.filter(
         ~Exists(earlier),
         line__kind=OrderLine.Kind.WHOLESALE,
         serial__term__isnull=False,
         serial__term__lease__reseller_contact=None,
         line__order__user__reseller__isnull=False,
-    )
-    rows = due.order_by("serial__used_at", "id").values_list("serial__term__lease", "line__order__user__reseller")
+    ).order_by("serial__used_at", "id")
+
+
+def note_lease_contacts() -> int:
+    """Note the reseller of each lease that began with a serial of wholesale stock. Returns how many are new."""
+    rows = leases_from_stock().values_list("serial__term__lease", "line__order__user__reseller")
     count = 0
     for lease_id, reseller_id in list(rows[:BATCH]):
         _contact, is_new = LeaseContact.objects.get_or_create(lease_id=lease_id, defaults={"reseller_id": reseller_id})

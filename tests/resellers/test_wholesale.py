@@ -21,6 +21,7 @@ from derp_portal.lib.errors import PortalError
 from resellers import services
 from resellers.access import sold_for
 from resellers.models import CommissionLine, LeaseContact, Resale, Reseller
+from resellers.selectors import first_line_of_lease
 from resellers.selectors.stock import batches_of, sales_by_month
 from resellers.services import wholesale
 from serials.models import Lease, SerialNumber
@@ -564,8 +565,11 @@ def test_of_two_resellers_the_lease_is_the_firsts(reseller: Reseller, other: Res
     [later], [first] = stock(reseller, plan), stock(other, plan)
     for sold in (first, later):
         redeem(user=alice, code=sold.serial.code, actor=alice)
+    lease = Lease.objects.get()
+    assert first_line_of_lease(str(lease.pk)) == other.user, "she may write before the sweep has come by"
     services.note_lease_contacts()
     assert LeaseContact.objects.get().reseller == other
+    assert first_line_of_lease(str(lease.pk)) == other.user
 
 
 def test_a_lease_from_the_shop_stays_the_portals_whatever_is_added_to_it(reseller: Reseller, alice: User) -> None:
@@ -576,6 +580,7 @@ def test_a_lease_from_the_shop_stays_the_portals_whatever_is_added_to_it(reselle
     redeem(user=alice, code=sold.serial.code, actor=alice)
     assert services.note_lease_contacts() == 0
     assert not LeaseContact.objects.exists()
+    assert first_line_of_lease(str(Lease.objects.get().pk)) is None
 
 
 def test_staff_reassign_a_lease_and_the_sweep_leaves_it(
@@ -589,6 +594,7 @@ def test_staff_reassign_a_lease_and_the_sweep_leaves_it(
         services.reassign_lease(lease_id=lease.pk, reseller=to, reason="she asked", actor=root)
         assert services.note_lease_contacts() == 0
         assert LeaseContact.objects.get().reseller == to
+        assert first_line_of_lease(str(lease.pk)) == (to.user if to else None)
     entry = AuditEntry.objects.filter(event="lease.reseller_changed").latest("id")
     assert (entry.actor, entry.data["reason"]) == (root, "she asked")
     refusal_of("reason_needed", services.reassign_lease, lease_id=lease.pk, reseller=None, reason=" ", actor=root)
