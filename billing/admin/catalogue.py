@@ -1,4 +1,4 @@
-"""What is on sale: prices, wholesale prices, traffic packs, coupons."""
+"""What is on sale: prices, traffic packs, coupons. Wholesale prices are where the levels of resellers are."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from django.utils.translation import gettext_lazy
 from unfold.contrib.filters.admin import RelatedDropdownFilter
 from unfold.decorators import display
 
-from billing.models import BuyerTerms, Coupon, CouponUse, PackOffer, Price, WholesalePrice
+from billing.models import BuyerTerms, Coupon, CouponUse, PackOffer, Price
 from derp_portal.lib import money
 from derp_portal.lib.clock import now
 from fleet.admin.base import HistoryAdmin, HistoryInline, badge, change_url, link, size, when
@@ -82,43 +82,6 @@ class PriceAdmin(MoneyAdmin):
     def show_state(self, price: Price) -> str:
         """Whether anybody can buy at it at this moment. Of several the one that began last counts."""
         return _state(price.is_active, price.valid_from, price.valid_until)
-
-
-class WholesalePriceForm(MoneyModelForm):
-    """A wholesale price: one of each plan, level, currency and quantity is on sale at a time."""
-
-    def clean(self) -> dict[str, Any]:
-        """Say in words what the database would refuse."""
-        data = super().clean()
-        if data.get("is_active") and data.get("plan"):
-            same = {name: data.get(name) for name in ("plan", "level", "currency", "from_quantity")}
-            others = WholesalePrice.objects.filter(**same, is_active=True).exclude(pk=self.instance.pk)
-            if None not in same.values() and others.exists():
-                self.add_error("from_quantity", _("There is a price for so many already. Take it off sale first."))
-        return data
-
-
-@admin.register(WholesalePrice)
-class WholesalePriceAdmin(MoneyAdmin):
-    """What resellers pay for each serial, by how many they buy at once."""
-
-    form = WholesalePriceForm
-    positive = ("amount",)
-    list_display = ("plan", "show_level", "from_quantity", "show_amount", "currency", "is_active")
-    list_filter = (("plan", RelatedDropdownFilter), "level", "currency", "is_active")
-    list_select_related = ("plan",)
-    search_fields = ("plan__code", "plan__name", "plan__name_zh")
-    fields = (("plan", "level"), "from_quantity", ("currency", "amount"), "is_active")
-
-    @display(description=gettext_lazy("level"), ordering="level")
-    def show_level(self, price: WholesalePrice) -> str:
-        """Of resellers."""
-        return price.level or _("all")
-
-    @display(description=gettext_lazy("price of each"), ordering="amount")
-    def show_amount(self, price: WholesalePrice) -> str:
-        """With its currency."""
-        return money.for_people(price.amount, price.currency)
 
 
 @admin.register(BuyerTerms)

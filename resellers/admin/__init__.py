@@ -1,5 +1,5 @@
 """The operator's view of resellers. What was earned is never edited; actions call services, and ask first."""
 
-from . import customers, earnings, levels, people, settlements, wholesale
+from . import customers, earnings, levels, people, prices, settlements, wholesale
 
-__all__ = ["customers", "earnings", "levels", "people", "settlements", "wholesale"]
+__all__ = ["customers", "earnings", "levels", "people", "prices", "settlements", "wholesale"]

@@ -16,7 +16,6 @@ from billing.models import (
     OrderLine,
     PackOffer,
     Price,
-    WholesalePrice,
 )
 from billing.services.words import why_no_amount
 from serials.models import Plan
@@ -162,15 +161,6 @@ def test_a_price_that_was_used_can_be_taken_off_sale_or_deleted_and_no_order_cha
     order.refresh_from_db()
     assert order.total == 1990
     assert last_event() == ("price.deleted", "root")
-
-
-def test_two_wholesale_prices_for_the_same_quantity_are_refused_in_words(roots: Client, sold: Plan) -> None:
-    form = {"plan": sold.pk, "currency": "CNY", "from_quantity": 10, "amount": "15", "is_active": "on"}
-    roots.post(page("wholesaleprice_add"), form)
-    assert WholesalePrice.objects.get().amount == 1500
-    assert "already" in told(roots.post(page("wholesaleprice_add"), form))
-    free = roots.post(page("wholesaleprice_add"), {**form, "from_quantity": 20, "amount": "0"})
-    assert "At least" in told(free)
 
 
 def test_a_pack_is_typed_in_gigabytes(roots: Client) -> None:
