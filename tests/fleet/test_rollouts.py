@@ -45,7 +45,7 @@ from tests.parts import need
 
 NEW = "derp-portal/derper:9.9.9-w2"
 OTHER = "derp-portal/derper:9.9.8-w2"
-SWEEP = timedelta(seconds=20)
+SWEEP, MINUTE = timedelta(seconds=20), timedelta(minutes=1)
 State = Rollout.State
 
 
@@ -173,10 +173,10 @@ def test_relays_follow_at_the_pace_and_keep_their_identity(story: Story, others:
     story.pass_canary(percent_per_hour=20)
     counts = []
     for _ in range(3):
-        story.run(timedelta(hours=1), every=timedelta(minutes=3))
+        story.run(timedelta(hours=1), every=5 * MINUTE)
         counts.append(len(with_image() & ids(others)))
     assert counts == [4, 8, 12], "a fifth of twenty relays in every hour"
-    story.run(timedelta(hours=2), every=timedelta(minutes=3))
+    story.run(timedelta(hours=2), every=5 * MINUTE)
     rollout = Rollout.objects.get()
     assert rollout.state == State.DONE
     assert rollout.ended_at is not None
@@ -197,7 +197,7 @@ def test_time_in_which_nothing_could_be_done_is_not_made_up_for(story: Story, ot
     story.clock.shift(timedelta(hours=5))  # No worker ran.
     story.probe()
     before = len(with_image())
-    story.run(timedelta(minutes=14))
+    story.run(timedelta(minutes=14), every=MINUTE)
     assert len(with_image()) - before <= 2
 
 
@@ -207,7 +207,7 @@ def test_failing_probes_of_the_canary_stop_it_before_anybody_else_is_touched(
     rollout = start_rollout(image=NEW, actor=root)
     story.sweep()
     story.silent = {canary_relays[0].pk}
-    story.run(timedelta(hours=1))
+    story.run(timedelta(hours=1), every=5 * MINUTE)
     rollout.refresh_from_db()
     assert (rollout.state, rollout.stopped_because) == (State.STOPPED, "probes_fail")
     assert with_image() == ids(canary_relays)
@@ -221,15 +221,15 @@ def test_failing_probes_later_on_stop_it_too_and_resuming_goes_on_without_a_burs
     story: Story, canary_relays: list[Relay], others: list[Relay]
 ) -> None:
     rollout = story.pass_canary(percent_per_hour=20)
-    story.run(timedelta(minutes=20))
+    story.run(timedelta(minutes=20), every=MINUTE)
     story.silent = {min(with_image() & ids(others))}
-    story.run(timedelta(hours=3), every=timedelta(minutes=1))
+    story.run(timedelta(hours=3), every=5 * MINUTE)
     rollout.refresh_from_db()
     assert (rollout.state, rollout.stopped_because) == (State.STOPPED, "probes_fail")
     before = len(with_image())
     resume_rollout(rollout_id=rollout.pk, actor=None)
     assert not Alert.objects.filter(resolved=False).exists()
-    story.run(timedelta(minutes=10))
+    story.run(timedelta(minutes=10), every=MINUTE)
     rollout.refresh_from_db()
     assert rollout.state == State.RUNNING, "what failed at the resumption stops it no more"
     assert len(with_image()) - before == 1
@@ -279,7 +279,7 @@ def test_relays_made_meanwhile_get_the_old_image_and_are_picked_up(
     rollout = story.pass_canary(percent_per_hour=100)
     late = only_relay(group(alice))
     assert late.image == image_name()
-    story.run(timedelta(hours=2), every=timedelta(minutes=3))
+    story.run(timedelta(hours=2), every=5 * MINUTE)
     rollout.refresh_from_db()
     assert rollout.state == State.DONE
     assert late.pk in with_image()
@@ -290,7 +290,7 @@ def test_a_server_that_is_lost_neither_stops_it_nor_is_touched(
     story: Story, canary_relays: list[Relay], others: list[Relay]
 ) -> None:
     rollout = story.pass_canary(percent_per_hour=100)
-    story.run(timedelta(minutes=10))
+    story.run(timedelta(minutes=10), every=MINUTE)
     some = with_image() & ids(others)
     assert some
     lost = Server.objects.filter(name="server-2")
@@ -299,13 +299,13 @@ def test_a_server_that_is_lost_neither_stops_it_nor_is_touched(
         trouble_code="host_lost", trouble_since=now(), observed_state=Relay.Observed.UNKNOWN
     )
     story.fleet.engines.pop(lost.get().pk)
-    story.run(timedelta(minutes=30), every=timedelta(minutes=1))
+    story.run(timedelta(minutes=30), every=MINUTE)
     rollout.refresh_from_db()
     assert (rollout.state, with_image() & ids(others)) == (State.RUNNING, some)
     story.fleet = Fleet(Server.objects.all())
     lost.update(phase=Server.Phase.HEALTHY, status=Server.Status.HEALTHY)
     story.settle()
-    story.run(timedelta(hours=2), every=timedelta(minutes=3))
+    story.run(timedelta(hours=2), every=5 * MINUTE)
     rollout.refresh_from_db()
     assert rollout.state == State.DONE
 
@@ -375,9 +375,9 @@ def test_a_relay_that_was_ill_before_goes_last_and_says_nothing_about_the_image(
     story.silent = {ill.pk}
     story.probe()
     rollout = story.pass_canary(percent_per_hour=100)
-    story.run(timedelta(minutes=20))
+    story.run(timedelta(minutes=20), every=MINUTE)
     assert ill.pk not in with_image()
-    story.run(timedelta(hours=2), every=timedelta(minutes=3))
+    story.run(timedelta(hours=2), every=5 * MINUTE)
     rollout.refresh_from_db()
     assert (rollout.state, ill.pk in with_image()) == (State.DONE, True)
 
@@ -390,11 +390,11 @@ def test_a_fleet_without_relays_takes_the_image_for_those_to_come(story: Story) 
 
 def test_calling_it_off_leaves_what_is_changed_and_touches_no_more(story: Story, others: list[Relay]) -> None:
     rollout = story.pass_canary()
-    story.run(timedelta(minutes=40))
+    story.run(timedelta(minutes=40), every=MINUTE)
     changed = with_image()
     for _ in range(2):
         assert cancel_rollout(rollout_id=rollout.pk, actor=None).state == State.CANCELLED
-    story.run(timedelta(hours=1), every=timedelta(minutes=5))
+    story.run(timedelta(hours=1), every=5 * MINUTE)
     assert with_image() == changed
     assert fleet_image() == image_name()
     assert AuditEntry.objects.filter(event="rollout.cancelled").count() == 1
@@ -407,7 +407,7 @@ def test_rolling_back_heals_the_broken_at_once_and_the_others_within_an_hour(
     story: Story, canary_relays: list[Relay], others: list[Relay], root: User
 ) -> None:
     rollout = story.pass_canary(percent_per_hour=60)
-    story.run(timedelta(minutes=30))
+    story.run(timedelta(minutes=30), every=MINUTE)
     before, changed = identities(), with_image()
     assert len(changed) > 4
     broken = min(changed & ids(others))
@@ -419,7 +419,7 @@ def test_rolling_back_heals_the_broken_at_once_and_the_others_within_an_hour(
     assert (rollout.state, back.image, back.state) == (State.CANCELLED, image_name(), State.RUNNING)
     assert broken not in with_image()
     story.silent = set()
-    story.run(timedelta(minutes=61))
+    story.run(timedelta(minutes=61), every=MINUTE)
     back.refresh_from_db()
     assert (with_image(), back.state) == (set(), State.DONE)
     assert identities() == before
@@ -428,13 +428,13 @@ def test_rolling_back_heals_the_broken_at_once_and_the_others_within_an_hour(
 
 def test_one_that_was_done_is_rolled_back_to_the_one_before(story: Story, others: list[Relay]) -> None:
     story.pass_canary(OTHER, percent_per_hour=100)
-    story.run(timedelta(hours=2), every=timedelta(minutes=3))
+    story.run(timedelta(hours=2), every=5 * MINUTE)
     rollout = story.pass_canary(NEW, percent_per_hour=100)
-    story.run(timedelta(hours=2), every=timedelta(minutes=3))
+    story.run(timedelta(hours=2), every=5 * MINUTE)
     assert fleet_image() == NEW
     roll_back(rollout_id=rollout.pk, actor=None)
     assert fleet_image() == OTHER, "new relays get it from now on"
-    story.run(timedelta(hours=2), every=timedelta(minutes=3))
+    story.run(timedelta(hours=2), every=5 * MINUTE)
     assert len(with_image(OTHER)) == 20
     with pytest.raises(PortalError) as refusal:
         roll_back(rollout_id=rollout.pk, actor=None)
@@ -490,7 +490,7 @@ def test_what_makes_no_sense_is_refused(story: Story, others: list[Relay]) -> No
 def test_a_stop_by_hand_holds_until_it_is_resumed(story: Story, others: list[Relay], root: User) -> None:
     rollout = start_rollout(image=NEW, actor=root)
     stop_rollout(rollout_id=rollout.pk, actor=root)
-    story.run(timedelta(minutes=10))
+    story.run(timedelta(minutes=10), every=MINUTE)
     assert with_image() == set()
     rollout.refresh_from_db()
     assert why_stopped(rollout) == "An operator stopped it."
