@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 hypothesis_settings.register_profile("suite", hypothesis_settings.default, deadline=None)
 hypothesis_settings.load_profile("suite")
 
-pytest_plugins = ["tests.fleet.engines", "tests.fleet.hosts"]
+pytest_plugins = ["tests.fleet.engines", "tests.fleet.hosts", "tests.portals"]
 
 PASSWORD = "correct horse battery"
 """Every member of the cast logs in with it."""

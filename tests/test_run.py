@@ -4,102 +4,27 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from derp_portal import programs
 from tests.parts import need
+from tests.portals import ROOT, portal
 
-ROOT = Path(__file__).resolve().parent.parent
-START_SECONDS = 120
+# With the stories told on a whole portal: one worker makes the tables of all of them, once.
+pytestmark = pytest.mark.xdist_group("portals")
+
 STOP_SECONDS = 45
 CHILDREN = ("valkey", "relayd", "web", "worker", "suspects", "beat")
 
 
-class Portal:
-    """One running `manage.py run`, or whatever started it."""
-
-    def __init__(self, process: subprocess.Popen[bytes], data: Path, port: int, log: Path) -> None:
-        self.process, self.data, self.port, self._log = process, data, port, log
-
-    @property
-    def said(self) -> str:
-        return self._log.read_text(errors="replace")
-
-    def is_serving(self) -> bool:
-        return programs.page_answers("127.0.0.1", self.port, "/healthz")
-
-    def processes(self) -> set[int]:
-        """Every process that was started with this portal's data folder, ours and theirs."""
-        mark = f"DATA_DIR={self.data}".encode()
-        found = set()
-        for entry in Path("/proc").glob("[0-9]*"):
-            try:
-                if mark in (entry / "environ").read_bytes().split(b"\0"):
-                    found.add(int(entry.name))
-            except (FileNotFoundError, ProcessLookupError, PermissionError):
-                continue  # It ended meanwhile, or is somebody else's.
-        return found
-
-    def wait(self, is_true: Callable[[], object], seconds: float, what: str) -> None:
-        deadline = time.monotonic() + seconds
-        while not is_true():
-            assert time.monotonic() < deadline, f"{what} took more than {seconds} s:\n{self.said}"
-            time.sleep(0.1)
-
-
-@contextmanager
-def portal(folder: Path, port: int, command: list[str] | None = None, **environment: str) -> Iterator[Portal]:
-    """A portal with its data in `folder`, as an operator would start it: with none of the suite's settings."""
-    ours = ("DATA_DIR", "REDIS_URL", "DATABASE_URL", "ALTCHA", "LOG_LEVEL", "DJANGO_SETTINGS_MODULE")
-    inherited = {key: value for key, value in os.environ.items() if key not in ours}
-    log = folder.with_suffix(".log")
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command or [sys.executable, "manage.py", "run"],
-            cwd=ROOT,
-            env={**inherited, "DATA_DIR": str(folder), "PORT": str(port), **environment},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    running = Portal(process, folder, port, log)
-    try:
-        running.wait(
-            lambda: "Ctrl-C stops everything" in running.said or process.poll() is not None, START_SECONDS, "the start"
-        )
-        yield running
-    finally:
-        for pid in running.processes() | ({process.pid} if process.poll() is None else set()):
-            # Killing one of them ends others.
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        process.wait()
-
-
-@pytest.fixture
-def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    folder = tmp_path / "data"
-    folder.mkdir(mode=0o700)
-    return folder
-
-
-def test_it_serves_tells_the_first_login_once_and_leaves_nothing_behind(data: Path, port: int) -> None:
+def test_it_serves_tells_the_first_login_once_and_leaves_nothing_behind(empty_data: Path, port: int) -> None:
+    data = empty_data
     with portal(data, port, ADMIN_PASSWORD="", ADMIN_EMAIL="boss@example.com") as first:
         assert first.is_serving(), first.said
         assert "boss@example.com" in first.said
@@ -139,9 +64,10 @@ def test_two_portals_live_side_by_side_but_not_on_one_folder_or_port(data: Path,
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         other_port = int(probe.getsockname()[1])
+    other = shutil.copytree(data, tmp_path / "other")
     with portal(data, port) as first:
         assert first.is_serving(), first.said
-        with portal(tmp_path / "other", other_port) as second:
+        with portal(other, other_port) as second:
             assert second.is_serving(), second.said
             assert first.is_serving()
         refused = ((data, other_port, "already runs with"), (tmp_path / "third", port, "Cannot listen on"))

@@ -21,24 +21,17 @@ from fleet.derp.client import DerpClient
 from fleet.derp.errors import RelayFailure
 from fleet.derp.keys import format_node_key, new_private, public_of
 from tests.parts import need
-from tests.test_run import ROOT, Portal, portal
+from tests.portals import ROOT, Portal, portal
 
-pytestmark = [pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.timeout(400), pytest.mark.xdist_group("portals")]
 
 ADMIN_PASSWORD = "an operator's long password"
 PASSWORD = "a customer's long password"
 
 
 @pytest.fixture
-def running(tmp_path: Path) -> Iterator[Portal]:
+def running(data: Path, port: int) -> Iterator[Portal]:
     need("chromium")
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    data = tmp_path / "data"
-    data.mkdir(mode=0o700)
     with portal(data, port, ADMIN_PASSWORD=ADMIN_PASSWORD) as started:
         yield started
 

@@ -25,8 +25,6 @@ pytestmark = [pytest.mark.both_databases, pytest.mark.django_db(transaction=True
 
 WORKER = """
 import importlib, os, signal, sys
-import django
-django.setup()
 from billing.services import fulfilment, payments, refunds
 job, number, module, name, after = sys.argv[1:]
 place = importlib.import_module(module)
@@ -152,7 +150,7 @@ def test_killed_while_it_expires_an_order_is_not_half_given_up(alice: User) -> N
     Order.objects.filter(pk=order.pk).update(expires_at=order.created_at)
     connection.close()
     done = work(
-        "import os, signal, django; django.setup()\n"
+        "import os, signal\n"
         "from billing.services import orders\n"
         "orders.notify = lambda **_mail: os.kill(os.getpid(), signal.SIGKILL)\n"
         "orders.expire_orders()\n"

@@ -51,8 +51,8 @@ def measured(here: Server, **figures: Any) -> None:
 
 
 def minutes(clock: Traveller, count: float, here: Server | None = None, **figures: Any) -> None:
-    """So long the sweep runs twice a minute (every two minutes of a long time), with these figures of the server."""
-    step = 120 if count > 60 else 30
+    """So long the sweep runs twice a minute (less often in a long time), with these figures of the server."""
+    step = 240 if count > 600 else 120 if count > 60 else 30
     for _step in range(int(count * 60 / step)):
         clock.shift(timedelta(seconds=step))
         if here is not None:

@@ -26,8 +26,6 @@ pytestmark = [pytest.mark.xdist_group("docker"), pytest.mark.django_db(transacti
 
 WORKER = """
 import os, signal, sys
-import django
-django.setup()
 from fleet.engines import open_runtime
 from fleet.reconciler.loop import reconcile
 

@@ -155,8 +155,6 @@ def test_a_killed_relay_costs_what_was_not_yet_read_and_is_never_counted_twice(
 
 WORKER = """
 import os, signal, sys
-import django
-django.setup()
 from fleet.metering import books, rounds
 from fleet.metering.cross_check import compare_counters
 

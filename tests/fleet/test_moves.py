@@ -31,9 +31,9 @@ def settle(fleet: Fleet, rounds: int = 3) -> None:
         fleet.sweep()
 
 
-def sweep_for(fleet: Fleet, clock: Traveller, minutes: int) -> None:
-    for _ in range(minutes * 2):
-        clock.shift(30)
+def sweep_for(fleet: Fleet, clock: Traveller, minutes: int, *, every: int = 30) -> None:
+    for _ in range(minutes * 60 // every):
+        clock.shift(every)
         fleet.sweep()
 
 
@@ -140,7 +140,7 @@ def test_a_relay_is_rescued_a_few_times_a_day_and_then_left_to_people(alice: Use
     group(alice)
     settle(fleet)
     fleet.dark.update(fleet.engines)
-    sweep_for(fleet, clock, 60)
+    sweep_for(fleet, clock, 60, every=60)
     assert Move.objects.filter(reason=MoveReason.RESCUE).count() == RESCUES_A_DAY
     sweep_for(fleet, clock, 10)
     assert Move.objects.count() == RESCUES_A_DAY

@@ -31,8 +31,6 @@ KILLS = 12 if requires_all() else 4
 # Everything a worker does for a failover, in one process; it dies of its n-th write or call of an engine.
 WORKER = """
 import os, signal, sys
-import django
-django.setup()
 from django.db import connection
 from fleet import engines, tasks
 from fleet.models import Evacuation, Relay

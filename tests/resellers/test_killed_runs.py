@@ -33,8 +33,6 @@ CHUNK = 2
 
 WORKER = """
 import os, signal, sys
-import django
-django.setup()
 from datetime import date
 from django.db.models import QuerySet
 from resellers.services import months
