@@ -215,11 +215,11 @@ def test_an_action_on_no_row_is_refused_everywhere(roots: Client) -> None:
 
 def test_no_list_and_not_the_overview_asks_more_of_the_database_when_there_is_more(roots: Client) -> None:
     addresses = [*lists(), *own_pages()]
-    populate(5)
+    populate(3)
     for address in addresses:
         roots.get(address)  # Content types and the like are asked for once a process.
     few = {address: queries_of(roots, address) for address in addresses}
-    populate(20, start=5)
+    populate(6, start=3)
     many = {address: queries_of(roots, address) for address in addresses}
     assert many == few
     assert few.pop(reverse("admin:index")) <= 40

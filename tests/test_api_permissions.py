@@ -105,6 +105,7 @@ NEEDED = {
     "GET reseller/suspicions": {"resellers.view_suspicion"},
     "POST reseller/suspicion/decide": {"resellers.change_suspicion"},
     "POST reseller/assign": {"resellers.change_attribution"},
+    "POST ticket/note": {"accounts.change_ticket"},
 }
 SEES_ALL = {
     "GET serial/list": "serials.change_serialnumber",

@@ -95,7 +95,7 @@ def test_containers_reach_a_door_on_any_gateway_and_the_other_hosts(fresh_hosts:
 
     def task(host: DockerHost, *args: str, port: int = 0) -> str:
         with closing(host.runtime()) as runtime:
-            return runtime.run_task(TaskSpec(image=host.image, args=args, port=port, seconds=15)).output
+            return runtime.run_task(TaskSpec(image=host.image, args=args, port=port, seconds=25)).output
 
     for gateway in (first.gateway, second.gateway):
         with socket.create_server((gateway, 0)) as door:
@@ -103,7 +103,7 @@ def test_containers_reach_a_door_on_any_gateway_and_the_other_hosts(fresh_hosts:
             task(first, "check", "--seconds", "1", f"{gateway}:{door.getsockname()[1]}")
             door.accept()[0].close()
     with ThreadPoolExecutor() as pool:
-        listening = pool.submit(task, second, "listen", str(port), "--seconds", "6", port=port)
+        listening = pool.submit(task, second, "listen", str(port), "--seconds", "12", port=port)
         wait_until(lambda: second.containers(running=True), what="the listener")
         told = task(first, "check", "--seconds", "4", f"{second.ip}:{port}")
         listening.result()

@@ -512,7 +512,7 @@ def test_a_line_that_broke_is_made_anew_for_the_next_call(sshd: Sshd) -> None:
 
 
 @engine_test
-def test_fifty_connections_leave_nothing_open(sshd: Sshd, engine: Engine) -> None:
+def test_twenty_connections_leave_nothing_open(sshd: Sshd, engine: Engine) -> None:
     def open_and_close() -> None:
         for runtime in (sshd.runtime(), DockerRuntime(engine.tcp, tls=credentials)):
             runtime.info()
@@ -525,7 +525,7 @@ def test_fifty_connections_leave_nothing_open(sshd: Sshd, engine: Engine) -> Non
     credentials = engine.authority.credentials()
     open_and_close()
     files, threads = open_files(), threading.active_count()
-    for _ in range(50):
+    for _ in range(20):
         open_and_close()
     wait_until(lambda: threading.active_count() <= threads, what="the end of all threads")
     assert open_files() <= files + 1
