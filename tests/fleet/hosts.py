@@ -272,6 +272,7 @@ class DockerHost:
         if self._engine is not None:
             self._engine.send_signal(signal.SIGCONT)
             self._engine.wait(30)
+        self._forward("--delete")
         _ip("link", "del", self._cable, check=False)
         if f" {NETWORK}." not in _ip("-4", "-o", "addr"):
             _ip(*(word.format(verb="del") for word in UNREACHABLE), check=False)
@@ -318,9 +319,14 @@ class DockerHost:
         _ip("link", "set", self._cable, "up")
         # Hosts reach each other through this machine, which forwards for their cables and for nobody else.
         Path(f"/proc/sys/net/ipv4/conf/{self._cable}/forwarding").write_text("1")
+        self._forward("--insert")
         self._run("ip", "link", "set", "lo", "up")
         self._run("ip", "addr", "add", f"{self.ip}/24", "dev", "eth0")
         self.heal()
+
+    def _forward(self, verb: str) -> None:
+        # A Docker engine of this machine's own would have it forward nothing that is not its own.
+        _run("iptables", "--wait", verb, "FORWARD", "--in-interface", self._cable, "--jump", "ACCEPT", check=False)
 
     def _write_config(self) -> None:
         names = {"tlscacert": "ca.pem", "tlscert": "cert.pem", "tlskey": "key.pem"}
