@@ -1,6 +1,7 @@
 """The real parts tests speak to. A test names what it needs; without it the test says so and is skipped.
 
 With REQUIRE_ALL=1, as in continuous integration, a missing part is a failure instead.
+THOROUGH=1 asks for the whole effort.
 """
 
 from __future__ import annotations
@@ -44,6 +45,11 @@ def missing(part: str, reason: str) -> NoReturn:
 
 def requires_all() -> bool:
     return os.environ.get("REQUIRE_ALL") == "1"
+
+
+def effort(some: int, thorough: int) -> int:
+    """How many random stories a test tells: `some` for `make test`, more with THOROUGH=1 (continuous integration)."""
+    return thorough if os.environ.get("THOROUGH") == "1" else some
 
 
 def postgresql_folder() -> Path | None:

@@ -27,6 +27,7 @@ from billing.models import Order, Refund, Transfer
 from derp_portal.lib.clock import next_month
 from tests.billing import bookkeeping as books
 from tests.billing.bookkeeping import Kind, Line
+from tests.parts import effort
 
 ZONES = ("Asia/Shanghai", "Europe/Berlin", "America/New_York", "Pacific/Apia")
 BEGIN = datetime(2027, 3, 26, tzinfo=UTC)
@@ -259,7 +260,7 @@ def served(story: Story, moment: datetime) -> dict[tuple[str, int], int]:
 
 @pytest.mark.both_databases
 class TestWhateverHappened(TestCase):
-    @hypothesis_settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+    @hypothesis_settings(max_examples=effort(8, 40), deadline=None, suppress_health_check=list(HealthCheck))
     @given(
         zone=st.sampled_from(ZONES),
         history=events,

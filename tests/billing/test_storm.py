@@ -1,11 +1,10 @@
 """Callback sequences at random: every paid order is delivered exactly once, nothing unpaid is, the books balance.
 
-`.ci/run` tries ten thousand of them on each database, `make test` alone some hundreds (`STORM_SEQUENCES`).
+`.ci/run` tries ten thousand of them on each database, `make test` alone some hundreds.
 """
 
 from __future__ import annotations
 
-import os
 import random
 from typing import Any
 
@@ -19,9 +18,10 @@ from billing.services.fulfilment import deliver_paid
 from serials.models import SerialNumber
 from tests.billing import storm
 from tests.billing.till import make_method, priced_plan
+from tests.parts import effort
 
 SHARDS = 16
-SEQUENCES = int(os.environ.get("STORM_SEQUENCES", "800"))
+SEQUENCES = effort(400, 10_000)
 AT_ONCE = 25
 """So many orders' callbacks overtake one another."""
 

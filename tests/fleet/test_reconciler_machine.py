@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
@@ -30,10 +29,11 @@ from fleet.selectors import groups_short_of_relays
 from fleet.services import GroupTerms
 from tests.fleet import fleet_parts
 from tests.fleet.fake_engine import Box, FakeEngine, FakeRuntime, Worker, WorkerDied
+from tests.parts import effort
 
 START = datetime(2031, 1, 31, 12, tzinfo=UTC)
 MOST_GROUPS = 5
-EXAMPLES = int(os.environ.get("FAULT_SCHEDULES", "40")) // 5
+EXAMPLES = effort(5, 40)
 """Forty in `.ci/run`, some in `make test` alone."""
 QUIET_ROUNDS = 5
 

@@ -3,12 +3,11 @@
 Once quiet comes, with some hosts dead for good: one live container for each relay that should run or a stated lack of
 room, none that nobody wants, identities and leases as they were.
 
-`.ci/run` tries two hundred schedules, `make test` alone a fifth (`FAULT_SCHEDULES`).
+`.ci/run` tries two hundred schedules, `make test` alone a tenth.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta
@@ -40,11 +39,12 @@ from tests.fleet import fleet_parts
 from tests.fleet.fake_engine import Box, FakeRuntime, Worker, WorkerDied
 from tests.fleet.fleet_parts import Fleet
 from tests.fleet.test_reconciler_machine import OneAtATime, dying_at_write, pick
+from tests.parts import effort
 
 START = datetime(2031, 1, 31, 12, tzinfo=UTC)
 HOSTS = 4
 MOST_GROUPS = 4
-SCHEDULES = int(os.environ.get("FAULT_SCHEDULES", "40"))
+SCHEDULES = effort(20, 200)
 PARTS = 4
 QUIET_ROUNDS = 20
 IDENTITY = ("code", "host_name", "derper_key", "certificate", "pin", "admission_hash", "region_id")

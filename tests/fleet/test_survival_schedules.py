@@ -16,7 +16,7 @@ from fleet.models import Move, Relay, Server
 from tests.fleet.doomed import work
 from tests.fleet.hosts import DockerHost
 from tests.fleet.world import World
-from tests.parts import requires_all
+from tests.parts import effort
 
 pytestmark = [
     pytest.mark.xdist_group("docker-hosts"),
@@ -24,9 +24,9 @@ pytestmark = [
     pytest.mark.timeout(900),
 ]
 
-SCHEDULES = 20 if requires_all() else 3
+SCHEDULES = effort(3, 20)
 STEPS = 5
-KILLS = 12 if requires_all() else 4
+KILLS = effort(4, 12)
 
 # Everything a worker does for a failover, in one process; it dies of its n-th write or call of an engine.
 WORKER = """

@@ -32,6 +32,7 @@ from tests.billing import bookkeeping as books
 from tests.billing.bookkeeping import Kind, Line
 from tests.billing.till import paid_order, priced_plan
 from tests.conftest import make_user
+from tests.parts import effort
 from tests.resellers.trade import bring, customer_of, make_level, make_reseller, sale, set_least
 
 ZONES = ("Asia/Shanghai", "Europe/Berlin", "America/New_York", "Pacific/Apia")
@@ -493,7 +494,7 @@ class TestWhateverHappened(TestCase):
         # Mails have tests of their own.
         self.enterContext(patch.object(months, "notify", lambda **_mail: None))
 
-    @hypothesis_settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+    @hypothesis_settings(max_examples=effort(10, 50), deadline=None, suppress_health_check=list(HealthCheck))
     @given(zone=st.sampled_from(ZONES), history=histories)
     def test_commissions_and_settlements_are_what_plain_counting_gives(
         self, zone: str, history: list[tuple[Any, bool, Any]]

@@ -20,6 +20,7 @@ from serials.models import Lease, LeaseTerm, Plan
 from serials.services import How, activate, end_lease, renew_lease
 from serials.services.terms import KEEP_PLACE
 from serials.tasks import sweep_leases
+from tests.parts import effort
 from tests.serials.shop import START, assert_in_step, make_plan, make_server, new_code_of
 
 WORTH = {"slow": 100, "plain": 200, "fast": 330}
@@ -176,5 +177,5 @@ class Leases(RuleBasedStateMachine):
 @pytest.mark.django_db
 def test_any_story_of_leases_ends_where_adding_up_says() -> None:
     run_state_machine_as_test(
-        Leases, settings=settings(max_examples=20, stateful_step_count=12, deadline=None, print_blob=True)
+        Leases, settings=settings(max_examples=effort(10, 40), stateful_step_count=12, deadline=None, print_blob=True)
     )
