@@ -25,7 +25,7 @@ from .ledger import post
 from .orders import become_delivered, locked_order, move, new_number
 from .pricing import Item, price_list, snapshot_of
 from .receiving import book_revenue
-from .refunds import lock_redeemers, refund_order, take_back_sold
+from .refunds import lock_people, refund_order, take_back_sold
 from .watching import tell_staff, told_staff_is_over
 
 TOKEN_START = "dps_"  # noqa: S105 - tells secret scanners and people what they are looking at
@@ -241,7 +241,7 @@ def refund_outside(*, channel: SalesChannel, external_number: str, reason: str =
 def take_back_free(*, order_id: int, reason: str, actor: User | None) -> None:
     """Take back what an order delivered that had cost nothing. Twice is fine."""
     with transaction.atomic():
-        lock_redeemers(order_id)
+        lock_people(orders=[order_id])
         order = locked_order(order_id)
         if order.state != Order.State.FULFILLED:
             return

@@ -30,6 +30,7 @@ from .pricing import (
     price_list,
     quote,
     snapshot_of,
+    wholesale_steps,
 )
 from .words import amount_of, line_words
 
@@ -120,6 +121,10 @@ def _write(owner: User, priced: Quote, client_key: str, actor: User | None) -> O
         expires_at=now() + TIME_TO_PAY,
     )
     for line in priced.lines:
+        promised = snapshot_of(line.item)
+        if line.item.kind == OrderLine.Kind.WHOLESALE and line.item.plan:
+            # Whoever gives some back pays for the others what so few cost now, not what they will cost then.
+            promised["steps"] = wholesale_steps(owner, line.item.plan.pk, priced.currency)
         OrderLine.objects.create(
             order=order,
             kind=line.item.kind,
@@ -129,7 +134,7 @@ def _write(owner: User, priced: Quote, client_key: str, actor: User | None) -> O
             quantity=line.item.quantity,
             unit_amount=line.unit_amount,
             amount=line.amount,
-            snapshot=snapshot_of(line.item),
+            snapshot=promised,
         )
     OrderTransition.objects.create(order=order, to_state=Order.State.PENDING, actor=actor)
     if priced.coupon:

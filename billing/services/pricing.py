@@ -197,12 +197,25 @@ def _lease_for(user: User, item: Item) -> Lease | None:
 def _wholesale_amount(user: User, item: Item, currency: str) -> int:
     if user.role != User.Role.RESELLER:
         raise PortalError(_("Wholesale is for resellers."), code="not_a_reseller", status=403)
-    tiers = wholesale_prices(user).filter(plan=item.plan, currency=currency, from_quantity__lte=item.quantity)
-    # Their own level's price goes before the one that is for all.
-    best = tiers.order_by("-level", "-from_quantity").first()
-    if best is None:
+    assert item.plan is not None
+    amount = price_at(wholesale_steps(user, item.plan.pk, currency), item.quantity)
+    if amount is None:
         raise NotForSale(_("There is no wholesale price for this quantity of the plan."), code="no_wholesale_price")
-    return int(best.amount)
+    return amount
+
+
+def wholesale_steps(user: User, plan_id: int, currency: str) -> list[list[int]]:
+    """From how many on each of the plan costs how much; of those that fit the first in the list holds.
+
+    Their own level's price goes before the one that is for all.
+    """
+    prices = wholesale_prices(user).filter(plan=plan_id, currency=currency).order_by("-level", "-from_quantity")
+    return [[price.from_quantity, int(price.amount)] for price in prices]
+
+
+def price_at(steps: Sequence[Sequence[int]], quantity: int) -> int | None:
+    """What each costs when so many are bought; None where so few are not sold."""
+    return next((amount for least, amount in steps if least <= quantity), None)
 
 
 def wholesale_prices(user: User) -> QuerySet[WholesalePrice]:
@@ -319,7 +332,7 @@ def _discount(coupon: Coupon, eligible: int) -> int:
 
 
 def snapshot_of(item: Item) -> dict[str, Any]:
-    """What the plan or pack promises at this moment, to be kept with the order."""
+    """What the plan or pack promises at this moment, to be kept with the order; see `wholesale_steps` too."""
     if item.kind == Kind.TOP_UP:
         return {"name": "Prepaid balance", "name_zh": "预付余额"}
     if item.pack:

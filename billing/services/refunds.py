@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import structlog
 from django.db import transaction
-from django.db.models import F, Q, Sum
+from django.db.models import F, Q, QuerySet, Sum
 from django.utils.translation import gettext as _
 
 from accounts.models import User
@@ -89,7 +90,7 @@ def refund_order(
     if not reason.strip():
         raise PortalError(_("Say why the money is given back."), code="reason_needed")
     with transaction.atomic():
-        lock_redeemers(order_id)
+        lock_people(orders=[order_id])
         order = locked_order(order_id)
         left = order.refundable
         if seen_refunded is not None and seen_refunded != order.refunded:
@@ -236,11 +237,11 @@ def _share_what_is_left(order: Order) -> None:
     SoldSerial.objects.bulk_update(kept, ["cost"], batch_size=500)
 
 
-def lock_redeemers(order_id: int) -> None:
-    """The rows of the buyer and of whoever has redeemed what the order delivered, by id: before the order's own."""
-    buyer = Order.objects.filter(pk=order_id).values("user")
-    redeemers = SoldSerial.objects.filter(line__order=order_id, serial__user__isnull=False).values("serial__user")
-    people = User.objects.filter(Q(pk__in=buyer) | Q(pk__in=redeemers)).order_by("pk")
+def lock_people(*, orders: Collection[int] | QuerySet[Any, Any], user_id: int | None = None) -> None:
+    """The rows of the buyers and of whoever has redeemed what the orders delivered, by id: before the orders' own."""
+    buyers = Order.objects.filter(pk__in=orders).values("user")
+    redeemers = SoldSerial.objects.filter(line__order__in=orders, serial__user__isnull=False).values("serial__user")
+    people = User.objects.filter(Q(pk__in=buyers) | Q(pk__in=redeemers) | Q(pk=user_id)).order_by("pk")
     list(people.select_for_update(no_key=True).values_list("pk", flat=True))
 
 

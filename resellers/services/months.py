@@ -262,21 +262,30 @@ def approve_settlement(*, settlement_id: int, actor: User) -> Settlement:
 def pay_settlement(*, settlement_id: int, reference: str, actor: User) -> Settlement:
     """Staff: it has been paid by this transfer. Twice is fine.
 
-    Raises PortalError `reason_needed` without a reference, `not_approved` while it is open, `already_decided`.
+    Raises PortalError `reason_needed` without a reference, `not_approved` while it is open, `already_decided`: also
+    when it was paid by another transfer, for then the money has left twice.
     """
-    if not reference.strip():
+    reference = reference.strip()[:128]
+    if not reference:
         raise refuse("reason_needed")
     with transaction.atomic():
         locked_book()
         settlement = _locked(settlement_id)
         if settlement.state == State.PAID:
-            return settlement
+            if settlement.payout_reference == reference:
+                return settlement
+            raise PortalError(
+                _("It was paid before, with the reference “%(reference)s”. If you have paid it too, get that back.")
+                % {"reference": settlement.payout_reference},
+                code="already_decided",
+                status=409,
+            )
         if settlement.state == State.OPEN:
             raise PortalError(_("Approve it first. Nothing was changed."), code="not_approved", status=409)
         if settlement.state != State.APPROVED:
             raise refuse("already_decided")
         settlement.state, settlement.paid_by, settlement.paid_at = State.PAID, actor, now()
-        settlement.payout_reference = reference.strip()[:128]
+        settlement.payout_reference = reference
         settlement.save(update_fields=["state", "paid_by", "paid_at", "payout_reference"])
         post(
             f"settlement:{settlement.pk}",

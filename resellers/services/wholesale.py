@@ -19,7 +19,8 @@ from billing.models import Order, OrderLine, Refund, SoldSerial
 from billing.services import pay_from_balance, place_order, refund_order
 from billing.services.ledger import allocate, today
 from billing.services.orders import locked_order
-from billing.services.pricing import Item, wholesale_prices
+from billing.services.pricing import Item, price_at
+from billing.services.refunds import lock_people
 from derp_portal.lib import money
 from derp_portal.lib.clock import now
 from derp_portal.lib.errors import PortalError
@@ -100,7 +101,8 @@ def recall(*, reseller: Reseller, serial_ids: Sequence[int], actor: User) -> lis
     """
     wanted = set(serial_ids)
     with transaction.atomic():
-        User.objects.select_for_update(no_key=True).get(pk=reseller.user_id)
+        orders = stock_of(reseller).filter(serial__in=wanted).order_by().values("line__order")
+        lock_people(orders=orders, user_id=reseller.user_id)
         _lock_stock(reseller, wanted)
         found = list(recallable(reseller).filter(serial__in=wanted))
         if not wanted or len(found) != len(wanted):
@@ -142,15 +144,16 @@ def worth_of_recalled(order_id: int, some: Collection[SoldSerial]) -> int:
 
 
 def _price_of_kept(order: Order, line: OrderLine, some: Collection[SoldSerial]) -> int:
-    """What the serials of the line that are not given back cost when so few are bought."""
+    """What the serials of the line that are not given back would have cost, had so few been ordered."""
     kept = line.sold.filter(taken_back_at=None).exclude(pk__in=[sold.pk for sold in some]).count()
-    if not kept or order.user is None:
+    if not kept:
         return 0
-    tiers = wholesale_prices(order.user).filter(plan=line.plan_id, currency=order.currency)
-    tier = tiers.filter(from_quantity__lte=kept).order_by("-level", "-from_quantity").first()
-    tier = tier or tiers.order_by("from_quantity").first()
-    # A price that has fallen since gives nobody more back than they paid.
-    return kept * max(int(tier.amount) if tier else 0, int(line.unit_amount))
+    steps = line.snapshot.get("steps", [])
+    amount = price_at(steps, kept)
+    if amount is None:
+        # So few were not sold at all.
+        amount = min(steps)[1] if steps else 0
+    return kept * max(amount, int(line.unit_amount))
 
 
 def _lock_stock(reseller: Reseller, serial_ids: Collection[int]) -> None:

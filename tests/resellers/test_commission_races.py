@@ -517,6 +517,24 @@ def test_a_serial_is_recalled_or_redeemed(reseller: Reseller, alice: User) -> No
     assert check_books() == []
 
 
+def test_a_recall_and_a_customer_of_the_same_order_do_not_wait_for_each_other(
+    reseller: Reseller, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """alice has redeemed one serial of the order and redeems another, while the recall holds just that one."""
+    make_server()
+    before, sold = stock(reseller, priced_plan(30), 2)
+    redeem(user=alice, code=before.serial.code, actor=alice)
+    has_locked = wait_after(monkeypatch, wholesale, "_lock_stock", threading.Event())
+
+    def redeem_meanwhile() -> Any:
+        assert has_locked.wait(10)
+        return redeem(user=alice, code=sold.serial.code, actor=alice)
+
+    outcomes = race([recalling(reseller, sold), redeem_meanwhile])
+
+    assert words(outcomes) == ["list", "serial_revoked"]
+
+
 def test_the_same_serial_recalled_by_many_is_given_back_once(reseller: Reseller) -> None:
     [sold] = stock(reseller, priced_plan(30))
 

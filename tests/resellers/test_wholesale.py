@@ -297,6 +297,15 @@ def test_what_is_kept_costs_what_so_few_cost_however_it_is_given_back(reseller: 
     assert check_books() == []
 
 
+def test_a_recall_goes_by_the_prices_of_the_order(reseller: Reseller) -> None:
+    plan = priced_plan(30)
+    small = wholesale_price(plan, 900, from_quantity=10)
+    sold = stock(reseller, plan, 10, price=1000)
+    wholesale_price(plan, 2000)
+    small.delete()
+    assert [recall(reseller, *some)[0].amount for some in (sold[:5], sold[5:])] == [4000, 5000]
+
+
 def test_margins_are_reckoned_with_what_the_kept_have_cost_in_the_end(reseller: Reseller, root: User) -> None:
     plan = priced_plan(30)
     wholesale_price(plan, 900, from_quantity=10)
