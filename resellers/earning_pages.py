@@ -69,4 +69,4 @@ def statement(request: HttpRequest, settlement_id: int) -> HttpResponse:
     found = settlement_for(earner_for(signed_in(request)), settlement_id)
     name = f"statement-{found.month:%Y-%m}-{found.currency}.pdf"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return HttpResponse(statement_pdf(found), content_type="application/pdf", headers=headers)
+    return HttpResponse(statement_pdf(found, shows_account=True), content_type="application/pdf", headers=headers)

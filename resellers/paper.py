@@ -16,8 +16,11 @@ MOST_LINES = 1000
 """More than these are on the settlement's page and not on paper."""
 
 
-def statement_pdf(settlement: Settlement) -> bytes:
-    """What a settlement is made of and what became of it, in the active language, times in the reseller's zone."""
+def statement_pdf(settlement: Settlement, *, shows_account: bool) -> bytes:
+    """What a settlement is made of and what became of it, in the active language, times in the reseller's zone.
+
+    The end of the account is for the reseller and for those who pay.
+    """
     reseller, month = settlement.reseller, date_format(settlement.month, "Y-m")
 
     def amount(minor: int) -> str:
@@ -33,7 +36,8 @@ def statement_pdf(settlement: Settlement) -> bytes:
         known.append((_("Paid"), moment_text(settlement.paid_at, reseller.user.zone)))
         known.append((_("Reference of the payment"), settlement.payout_reference))
     elif reseller.payout_details:
-        known.append((_("Paid to"), f"{reseller.get_payout_kind_display()} {tail_of(reseller.payout_details)}"))
+        tail = tail_of(reseller.payout_details) if shows_account else ""
+        known.append((_("Paid to"), f"{reseller.get_payout_kind_display()} {tail}".strip()))
     sums: list[tuple[object, object]] = [
         (_("Of the month"), amount(settlement.amount)),
         (_("Carried in"), amount(settlement.carried_in)),

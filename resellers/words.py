@@ -10,7 +10,9 @@ HIDDEN = "•" * 4
 
 def tail_of(secret: str | None) -> str:
     """The last characters of an account, enough to know it again; "" when there is none, nothing of a short one."""
-    plain = re.sub(r"\s+", "", secret or "")
-    if not plain:
+    words, digits = (secret or "").split(), re.sub(r"\D", "", secret or "")
+    if not words:
         return ""
+    # A bank's name or the holder's may stand before or behind the number, and is nobody's business.
+    plain = digits if len(digits) >= 2 * TAIL else words[0]
     return HIDDEN + (plain[-TAIL:] if len(plain) >= 2 * TAIL else "")

@@ -21,9 +21,9 @@ NEEDED_FOR_RESELLERS = ("resellers.view_reseller", "resellers.view_suspicion", "
 def operator_dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """Fill the admin's first page, in a number of queries that does not grow with the rows.
 
-    What is about money or resellers is for those who may look at it, and the rest for those who may look at servers,
-    relays, leases and serials. Tickets are for those who may look at them. Staff who may do none of it see the lists
-    they may open, and no figures.
+    What is about money or resellers is for those who may look at it, sums for those who may read the ledger, and the
+    rest for those who may look at servers, relays, leases and serials. Tickets are for those who may look at them.
+    Staff who may do none of it see the lists they may open, and no figures.
     """
     sees_fleet, sees_money = request.user.has_perms(NEEDED), request.user.has_perms(NEEDED_FOR_MONEY)
     sees_resellers = request.user.has_perms(NEEDED_FOR_RESELLERS)
@@ -39,7 +39,8 @@ def operator_dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[st
         kinds.append(waiting_tickets())
     if sees_money:
         kinds += [disputes(), stuck_orders(), held_transfers(), money_to_confirm(), refunds_by_hand(), low_stock()]
-        more["money"] = money_figures()
+        if request.user.has_perm("billing.view_posting"):
+            more["money"] = money_figures()
     if sees_resellers:
         kinds += [applications(), suspicions(), settlements_to_approve(), settlements_to_pay()]
         more["has_resellers"] = True

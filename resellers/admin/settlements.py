@@ -263,7 +263,8 @@ class SettlementAdmin(HistoryAdmin):
     def statement(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         """What the reseller gets on paper."""
         settlement: Settlement = self.row_or_404(request, object_id)
-        response = HttpResponse(statement_pdf(settlement), content_type="application/pdf")
+        paper = statement_pdf(settlement, shows_account=request.user.has_perm(PAYS))
+        response = HttpResponse(paper, content_type="application/pdf")
         name = f"{settlement.reseller.code}-{settlement.month:%Y-%m}-{settlement.currency}.pdf"
         response["Content-Disposition"] = f'attachment; filename="{name}"'
         return response

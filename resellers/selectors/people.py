@@ -147,13 +147,13 @@ def first_line_of_lease(key: str) -> User | None:
 
 def _active_seller(lease_id: int) -> Reseller | None:
     """As it is noted, or will be: the sweep that notes whose customer a new lease is comes by once a minute."""
-    noted = LeaseContact.objects.filter(lease=lease_id).first()
-    if noted is None:
-        found = leases_from_stock().filter(serial__term__lease=lease_id)
-        seller_id = found.values_list("line__order__user__reseller", flat=True).first()
+    noted = LeaseContact.objects.select_related("reseller__user").defer("reseller__payout_details")
+    contact = noted.filter(lease=lease_id).first()
+    if contact is None:
+        found = leases_from_stock().filter(serial__term__lease=lease_id).values("line__order__user__reseller")
+        reseller = (
+            Reseller.objects.select_related("user").defer("payout_details").filter(pk=Subquery(found[:1])).first()
+        )
     else:
-        seller_id = noted.reseller_id
-    if seller_id is None:
-        return None
-    active = Reseller.objects.filter(pk=seller_id, state=Reseller.State.ACTIVE)
-    return active.select_related("user").defer("payout_details").first()
+        reseller = contact.reseller
+    return reseller if reseller and reseller.state == Reseller.State.ACTIVE else None

@@ -28,6 +28,7 @@ from resellers.models import (
 )
 from serials.models import Plan
 from tests.billing.desk import offered, told
+from tests.billing.test_reports import text_of
 from tests.billing.till import priced_plan
 from tests.conftest import make_user
 from tests.resellers.desk import ACCOUNT, Trade, everything, last_event, page, put_in_trade, staff
@@ -516,6 +517,24 @@ def test_a_settlement_is_approved_and_paid(roots: Client, ritas: Trade) -> None:
     before = everything()
     assert "This was decided before" in told(roots.post(page("settlement_reject", one.pk), {"reason": "x"}))
     assert everything() == before
+
+
+def test_a_second_payment_of_a_settlement_is_not_taken_for_the_first(roots: Client, ritas: Trade) -> None:
+    one = ritas.settlement
+    roots.post(page("settlement_approve", one.pk))
+    roots.post(page("settlement_paid", one.pk), {"reference": "bank 7"})
+    before = everything()
+    assert "with the reference “bank 7”" in told(roots.post(page("settlement_paid", one.pk), {"reference": "bank 8"}))
+    assert everything() == before
+    assert services.pay_settlement(settlement_id=one.pk, reference=" bank 7 ", actor=ritas.reseller.user).pk == one.pk
+
+
+def test_the_statement_says_the_end_of_an_account_to_those_who_pay(roots: Client, ritas: Trade) -> None:
+    paper = page("settlement_statement", ritas.settlement.pk)
+    assert "5678" in text_of(roots.get(paper).content)
+    shown = text_of(staff("view_settlement").get(paper).content)
+    assert "bank account" in shown
+    assert "5678" not in shown
 
 
 def test_a_settlement_is_not_paid_before_it_is_approved(roots: Client, ritas: Trade) -> None:
