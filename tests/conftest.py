@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import sys
@@ -97,6 +98,12 @@ def pytest_configure(config: pytest.Config) -> None:
     # Members of the cast are made in nearly every test; a slow hash would be most of the suite's time.
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     django.setup()
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays: going through it for garbage again and again took an eighth of the time."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
