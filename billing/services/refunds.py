@@ -38,9 +38,9 @@ log = structlog.get_logger(__name__)
 PAUSES = [timedelta(seconds=seconds) for seconds in (120, 120, 300, 1800, 3600, 3 * 3600)]
 """The first is longer than any gateway's answer may take: nobody asks again while it is being asked."""
 MOST_ATTEMPTS = 20
-"""Some two days: then a person sends it."""
+"""Some two days of a gateway that never answered: then a person sends it."""
 MOST_LOOKS = 80
-"""Some ten days for one that is on its way, as the gateway says each time."""
+"""Some ten days for one that the gateway has said to be on its way, whether it answers since or not."""
 BATCH = 100
 REFUNDABLE = (Order.State.PAID, Order.State.FULFILLED)
 
@@ -355,7 +355,8 @@ def send(*, refund_id: int) -> Refund:
         return _leave_to_a_person(refund, str(failure))
     except (GatewayFailure, ValueError) as failure:
         log.warning("refund_not_sent", refund=refund.number, error=str(failure))
-        if refund.attempts + 1 >= MOST_ATTEMPTS:
+        # What it has taken on it may still pay, and a person would pay it again.
+        if refund.attempts + 1 >= (MOST_LOOKS if refund.reference else MOST_ATTEMPTS):
             return _leave_to_a_person(refund, str(failure))
         return refund
     if answer.is_final:
@@ -368,6 +369,10 @@ def send(*, refund_id: int) -> Refund:
             finish(refund, reference=answer.gateway_id, actor=None)
     elif refund.attempts + 1 >= MOST_LOOKS:
         return _leave_to_a_person(refund, "never_final")
+    elif not refund.reference:
+        # Not every gateway has a name of its own for it; ours says too that it was taken on.
+        refund.reference = (answer.gateway_id or refund.number)[:128]
+        Refund.objects.filter(pk=refund_id, state=Refund.State.DUE).update(reference=refund.reference)
     return refund
 
 

@@ -15,7 +15,7 @@ from billing.gateways import sandbox as sandbox_gateway
 from billing.gateways.base import RefundAnswer, Rejected, Unavailable
 from billing.models import Account, Order, Payment, Refund, SandboxCharge, Transfer
 from billing.services.fulfilment import deliver
-from billing.services.refunds import MOST_ATTEMPTS, refund_order, send, send_due, settle_by_hand, worth_of
+from billing.services.refunds import MOST_ATTEMPTS, MOST_LOOKS, refund_order, send, send_due, settle_by_hand, worth_of
 from derp_portal.lib.errors import PortalError
 from fleet.models import Alert, TrafficPack
 from serials.models import Lease, SerialNumber
@@ -188,6 +188,23 @@ def test_one_that_is_on_its_way_is_looked_after_until_it_has_arrived(
     assert send(refund_id=refund.pk).state == Refund.State.DUE
     Refund.objects.update(next_try_at=refund.created_at)
     assert send(refund_id=refund.pk).reference == "r-1"
+
+
+@pytest.mark.parametrize("gateway_id", ["r-1", ""])
+def test_one_that_the_gateway_has_taken_on_outlasts_its_silence(
+    delivered: Order, root: User, monkeypatch: pytest.MonkeyPatch, gateway_id: str
+) -> None:
+    def away(*_arguments: object) -> RefundAnswer:
+        raise Unavailable("timeout")
+
+    on_its_way = RefundAnswer(is_final=False, gateway_id=gateway_id)
+    monkeypatch.setattr(sandbox_gateway.SandboxGateway, "refund", lambda *_demand: on_its_way)
+    refund = refund_order(order_id=delivered.pk, amount=500, reason="goodwill", actor=root)
+    send(refund_id=refund.pk)
+    monkeypatch.setattr(sandbox_gateway.SandboxGateway, "refund", away)
+    for attempts, state in ((MOST_ATTEMPTS, "due"), (MOST_LOOKS - 2, "due"), (MOST_LOOKS - 1, "by_hand")):
+        Refund.objects.update(next_try_at=refund.created_at, attempts=attempts)
+        assert send(refund_id=refund.pk).state == state, "staff would pay what the gateway still pays"
 
 
 # --- money that was never counted -------------------------------------------------------------------
