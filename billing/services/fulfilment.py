@@ -18,6 +18,7 @@ from serials import services as serials
 from serials.codes import grouped
 from serials.models import SerialNumber
 from serials.services.activation import How
+from serials.services.leases import locked_lease
 
 from .ledger import allocate
 from .orders import locked_order, move
@@ -95,6 +96,9 @@ def _deliver(order: Order, actor: User | None) -> None:
 
 def _give_pack(order: Order, line: OrderLine) -> None:
     assert line.lease is not None
+    # Its relays outlast it for a while; a pack that came then would be paid for nothing.
+    if not locked_lease(line.lease.pk).is_active:
+        raise Undeliverable("lease_ended")
     try:
         add_pack(
             group_id=line.lease.relay_group_id,

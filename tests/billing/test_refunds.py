@@ -10,6 +10,7 @@ import time_machine
 
 from accounts.models import User
 from billing import services
+from billing.admin.words import words_for
 from billing.finance.books import check_books
 from billing.gateways import sandbox as sandbox_gateway
 from billing.gateways.base import RefundAnswer, Rejected, Unavailable
@@ -293,11 +294,11 @@ def test_a_pack_for_a_lease_that_has_ended_waits_for_a_person(alice: User, root:
     call(begin(order))
     end_lease(lease_id=lease.pk, reason=Lease.EndReason.STAFF, actor=root)
     lease.relay_group.refresh_from_db()
-    from fleet.services import release_group
-
-    release_group(group_id=lease.relay_group_id, actor=root)
+    assert lease.relay_group.released_at is None, "its relays outlast it for a while"
     stuck = deliver(order_id=order.pk)
-    assert (stuck.state, stuck.trouble) == (Order.State.PAID, "released")
+    assert (stuck.state, stuck.trouble) == (Order.State.PAID, "lease_ended")
+    assert words_for(stuck.trouble) != stuck.trouble
+    assert TrafficPack.objects.count() == 1
     assert Alert.objects.filter(resolved=False).count() == 1
     refund_order(order_id=order.pk, reason="could not be delivered", actor=root)
     assert not Alert.objects.filter(resolved=False).exists()
