@@ -390,9 +390,10 @@ def _leave_to_a_person(refund: Refund, problem: str) -> Refund:
 
 def settle_by_hand(*, refund_id: int, reference: str, actor: User) -> Refund:
     """Staff have sent the money themselves; `reference` says how. Twice is fine. Raises PortalError `reference_needed`,
-    `not_by_hand` for one that the gateway is sending.
+    `not_by_hand` for one that the gateway is sending, `already_decided` for one that was sent by another transfer.
     """
-    if not reference.strip():
+    reference = reference.strip()[:128]
+    if not reference:
         raise PortalError(_("Write down by which transfer the money was sent."), code="reference_needed")
     order_id = Refund.objects.values_list("order_id", flat=True).get(pk=refund_id)
     with transaction.atomic():
@@ -401,6 +402,15 @@ def settle_by_hand(*, refund_id: int, reference: str, actor: User) -> Refund:
         if refund.state == Refund.State.DUE:
             raise PortalError(
                 _("The gateway is sending this refund. Wait until it has said no."), code="not_by_hand", status=409
+            )
+        if refund.state == Refund.State.DONE and refund.reference != reference:
+            # Whoever says so may have sent it a second time: they must hear of the first.
+            raise PortalError(
+                _("This refund was sent before, by %(reference)s. Nothing was changed.")
+                % {"reference": refund.reference or "–"},
+                code="already_decided",
+                status=409,
+                reference=refund.reference,
             )
         finish(refund, reference=reference, actor=actor)
     return refund

@@ -593,6 +593,9 @@ def test_a_refund_that_the_gateway_cannot_send_is_settled_by_a_person(alice: Use
     for _time in range(2):
         status, answer = caller.post("order/refund_settle", refund=refund.number, reference="bank 9")
         assert (status, answer["refund"]["state"], answer["refund"]["reference"]) == (200, "done", "bank 9")
+    status, answer = caller.post("order/refund_settle", refund=refund.number, reference="bank 10")
+    assert (status, answer["error"]["code"]) == (409, "already_decided")
+    assert "bank 9" in answer["error"]["message"]
     assert refusal(caller.post("order/refund_settle", refund="X", reference="bank 9")) == (404, "not_found")
 
 
