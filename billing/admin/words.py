@@ -37,6 +37,7 @@ WORDS: dict[str, Promise] = {
     "other_merchant": _("It is for another account."),
     "unsupported": _("It says nothing about payments."),
     "unknown_payment": _("We know no such payment."),
+    "other_method": _("It is about a payment by another method on the same account, which is called itself."),
     "other_payment": _("The same transaction was counted for another payment."),
     # refunds
     "by_hand": _("This way to pay cannot give money back by itself."),

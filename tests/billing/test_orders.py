@@ -10,7 +10,9 @@ import time_machine
 
 from accounts.models import User
 from billing import services
-from billing.models import Account, Order, OrderLine, Payment, SoldSerial, Transfer
+from billing.admin.words import words_for
+from billing.models import Account, GatewayCallback, Order, OrderLine, Payment, SoldSerial, Transfer
+from billing.services.callbacks import handle_callback
 from billing.services.fulfilment import deliver, deliver_paid
 from billing.services.orders import expire_orders
 from billing.services.payments import ask_gateways
@@ -117,6 +119,19 @@ def test_a_callback_that_comes_again_changes_nothing(alice: User) -> None:
     assert [answer.status for answer in answers] == [200, 200, 200]
     assert verdicts() == ["counted", "repeated", "repeated"]
     assert Transfer.objects.count() == 1
+
+
+def test_two_methods_on_one_account_take_each_others_callbacks_and_book_nothing(alice: User) -> None:
+    payment, other = begin(order_of(alice, priced_plan(30))), make_method("euro", currency="EUR")
+    strange = callback_about(payment, reference="NOBODYS")
+    for callback, status, verdict in ((callback_about(payment), 200, "noted"), (strange, 400, "refused")):
+        assert handle_callback(method=other, callback=callback, ip=None).status == status
+        assert verdicts()[-1] == verdict
+    kept = GatewayCallback.objects.get(verdict="noted")
+    assert (kept.method, kept.payment, words_for(kept.reason) != kept.reason) == (other, payment, True)
+    assert not Transfer.objects.exists()
+    call(payment)
+    assert Order.objects.get().state == Order.State.PAID
 
 
 @pytest.mark.parametrize(
