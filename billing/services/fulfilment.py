@@ -23,6 +23,7 @@ from serials.services.leases import locked_lease
 from .ledger import allocate
 from .orders import locked_order, move
 from .receiving import note_trouble
+from .refunds import share_what_is_left
 from .watching import tell_staff, told_staff_is_over
 from .words import amount_of, line_words
 
@@ -88,6 +89,8 @@ def _deliver(order: Order, actor: User | None) -> None:
             _give_pack(order, line)
         elif line.kind != Kind.TOP_UP:  # That was booked to the balance when it was paid.
             _give_serials(order, line, amount, actor)
+    if order.refunded:
+        share_what_is_left(order)
     move(order, Order.State.FULFILLED, actor=actor, fulfilled_at=now(), trouble="")
     record(actor=actor, event="order.delivered", target=order)
     told_staff_is_over("order_stuck", subject=f"order:{order.pk}")

@@ -117,7 +117,7 @@ def refund_order(
             take_back_sold(order, reason=f"refund {refund.number}: {reason}", actor=actor, serial_ids=serial_ids)
         order.refunded += amount
         order.save(update_fields=["refunded"])
-        _share_what_is_left(order)
+        share_what_is_left(order)
         if is_all:
             move(order, Order.State.REFUNDED, reason=reason, actor=actor, closed_at=now(), trouble="")
             told_staff_is_over("order_stuck", subject=f"order:{order.pk}")
@@ -221,7 +221,7 @@ def take_back_sold(order: Order, *, reason: str, actor: User | None, serial_ids:
         one.save(update_fields=["taken_back_at"])
 
 
-def _share_what_is_left(order: Order) -> None:
+def share_what_is_left(order: Order) -> None:
     """What serials that were bought to sell on cost now: those that are kept share what has not been given back."""
     sold = SoldSerial.objects.filter(line__order=order, line__kind=OrderLine.Kind.WHOLESALE, taken_back_at=None)
     kept = list(sold.order_by("id"))

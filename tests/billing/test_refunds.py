@@ -14,7 +14,7 @@ from billing.admin.words import words_for
 from billing.finance.books import check_books
 from billing.gateways import sandbox as sandbox_gateway
 from billing.gateways.base import RefundAnswer, Rejected, Unavailable
-from billing.models import Account, Order, Payment, Refund, SandboxCharge, Transfer
+from billing.models import Account, Order, Payment, Refund, SandboxCharge, SoldSerial, Transfer, WholesalePrice
 from billing.services.fulfilment import deliver
 from billing.services.refunds import MOST_ATTEMPTS, MOST_LOOKS, refund_order, send, send_due, settle_by_hand, worth_of
 from derp_portal.lib.errors import PortalError
@@ -124,6 +124,16 @@ def test_each_line_gives_back_its_part(alice: User, root: User) -> None:
         postings = order.postings.filter(line=line)
         given = sum(postings.filter(debit=Account.REFUNDS).values_list("amount", flat=True))
         assert given == line.amount
+    assert check_books() == []
+
+
+def test_what_was_given_back_before_the_delivery_lowers_what_stock_has_cost(rita: User, root: User) -> None:
+    plan = priced_plan(30)
+    WholesalePrice.objects.create(plan=plan, amount=1000)
+    order = paid_order(rita, plan, Kind.WHOLESALE, 5)
+    refund_order(order_id=order.pk, amount=1000, reason="was slow", actor=root)
+    deliver(order_id=order.pk)
+    assert set(SoldSerial.objects.values_list("amount", "cost")) == {(1000, 800)}
     assert check_books() == []
 
 
