@@ -16,6 +16,7 @@ from billing.services.callbacks import handle_callback
 from billing.services.fulfilment import deliver, deliver_paid
 from billing.services.orders import expire_orders
 from billing.services.payments import ask_gateways
+from billing.services.pricing import Item
 from derp_portal.lib.errors import PortalError
 from serials.models import Lease, SerialNumber
 from tests.billing.till import (
@@ -163,6 +164,18 @@ def test_an_order_expires_and_money_that_comes_late_still_counts(alice: User) ->
         call(payment)
     order.refresh_from_db()
     assert order.state == Order.State.PAID
+
+
+def test_money_that_comes_late_counts_all_lines_of_a_plan_against_its_limit(alice: User) -> None:
+    plan = priced_plan(30, per_user_limit=3)
+    with time_machine.travel(START, tick=False) as clock:
+        both = [Item(Kind.GIFT, plan=plan), Item(Kind.SELF, plan=plan)]
+        payment = begin(services.place_order(user=alice, items=both, actor=alice))
+        clock.shift(timedelta(minutes=31))
+        expire_orders()
+        order_of(alice, plan, quantity=2)
+        call(payment)
+    assert Transfer.objects.get().problem == "per_user_limit"
 
 
 def test_a_payment_nobody_called_about_is_found_by_asking(alice: User) -> None:
