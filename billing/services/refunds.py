@@ -440,15 +440,16 @@ def finish(refund: Refund, *, reference: str, actor: User | None) -> None:
     record(actor=actor, event="refund.done", target=refund, reference=reference)
     for topic in ("refund_by_hand", "refund_bounced"):
         told_staff_is_over(topic, subject=refund.number)
-    _tell(refund, refund.order, "refund_done")
+    _tell(refund, refund.order, "refund_done", bounces=bounces)
 
 
-def _tell(refund: Refund, order: Order, kind: str) -> None:
+def _tell(refund: Refund, order: Order, kind: str, *, bounces: int = 0) -> None:
     if order.user:
         sold = SoldSerial.objects.filter(line__order=order)
         notify(
             kind=kind,
-            dedup_key=f"{kind}:{refund.pk}",
+            # Who was told that it is done, and then it came back, is told of the next time too.
+            dedup_key=f"{kind}:{refund.pk}:{bounces}" if bounces else f"{kind}:{refund.pk}",
             user=order.user,
             context={
                 "order": order,
