@@ -11,11 +11,13 @@ import time_machine
 from accounts.models import User
 from billing import services
 from billing.admin.words import words_for
+from billing.gateways.base import Demand, Opened
+from billing.gateways.sandbox import SandboxGateway
 from billing.models import Account, GatewayCallback, Order, OrderLine, Payment, SoldSerial, Transfer
 from billing.services.callbacks import handle_callback
 from billing.services.fulfilment import deliver, deliver_paid
 from billing.services.orders import expire_orders
-from billing.services.payments import ask_gateways
+from billing.services.payments import ASKED_FOR, ask_gateways
 from billing.services.pricing import Item
 from derp_portal.lib.errors import PortalError
 from serials.models import Lease, SerialNumber
@@ -25,6 +27,7 @@ from tests.billing.till import (
     begin,
     call,
     callback_about,
+    make_bank,
     make_method,
     order_of,
     paid_order,
@@ -200,6 +203,25 @@ def test_a_payment_nobody_called_about_is_found_by_asking(alice: User) -> None:
     order.refresh_from_db()
     assert order.state == Order.State.PAID
     assert Transfer.objects.get().source == Transfer.Source.QUERY
+
+
+def test_no_gateway_takes_money_for_longer_than_it_is_asked_about(alice: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    demands: list[Demand] = []
+    start = SandboxGateway.start
+
+    def watched(gateway: SandboxGateway, demand: Demand) -> Opened:
+        demands.append(demand)
+        return start(gateway, demand)
+
+    monkeypatch.setattr(SandboxGateway, "start", watched)
+    with time_machine.travel(START, tick=False):
+        order = order_of(alice, priced_plan(30))
+        begin(order)
+        begin(order, make_bank())
+        begin(order, make_method("second"))
+        order.refresh_from_db()
+    assert order.expires_at == START + timedelta(days=3)
+    assert [demand.expires_at - START for demand in demands] == [timedelta(minutes=30), ASKED_FOR]
 
 
 def test_what_costs_nothing_is_paid_at_once_and_only_once_a_person(alice: User) -> None:
