@@ -82,7 +82,8 @@ def refund_order(
     `serial_ids` names the only serials that are taken back, whatever the amount. `seen_refunded` is what had been given
     back when the one who decides looked: clicked twice, the second is refused as `refunded_meanwhile`.
 
-    `is_sent` says that the money has gone back already, outside the portal. An order that is paid but not delivered is
+    `is_sent` says that the money has gone back already, outside the portal: of a top-up that was spent too, whose
+    balance is below nothing until the next one (a dispute was lost). An order that is paid but not delivered is
     not delivered any more once all of it is given back. Raises PortalError `not_refundable`, `invalid_amount`,
     `reason_needed`; then nothing has changed.
     """
@@ -110,7 +111,8 @@ def refund_order(
             )
         is_all = amount == left
         takes_back = is_all or bool(takes_back) or serial_ids is not None
-        _check_balance(order, amount)
+        if not is_sent:
+            _check_balance(order, amount)
         refund = _decide(order, amount, takes_back=takes_back, reason=reason, actor=actor)
         _book(refund, order, actor)
         if takes_back:
@@ -194,9 +196,9 @@ EARNINGS = (Account.REVENUE, Account.WHOLESALE, Account.RESELLER_FUNDS)
 
 
 def _check_balance(order: Order, amount: int) -> None:
-    """A balance that was spent cannot be given back. The buyer's row is locked, and with it the balance."""
+    """A balance that was spent is not given back. The buyer's row is locked, and with it the balance."""
     if order.user and order.lines.filter(kind=OrderLine.Kind.TOP_UP).exists():
-        left = balance_of(order.user, order.currency)
+        left = max(balance_of(order.user, order.currency), 0)
         if amount > left:
             raise PortalError(
                 _("Of this balance only %(left)s is left.") % {"left": amount_of(None, left, order.currency)},

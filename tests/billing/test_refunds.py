@@ -16,6 +16,7 @@ from billing.gateways import sandbox as sandbox_gateway
 from billing.gateways.base import RefundAnswer, Rejected, Unavailable
 from billing.models import Account, Order, Payment, Refund, SandboxCharge, SoldSerial, Transfer, WholesalePrice
 from billing.services.fulfilment import deliver
+from billing.services.pricing import Item
 from billing.services.refunds import MOST_ATTEMPTS, MOST_LOOKS, refund_order, send, send_due, settle_by_hand, worth_of
 from derp_portal.lib.errors import PortalError
 from fleet.models import Alert, TrafficPack
@@ -113,7 +114,6 @@ def test_paid_and_not_delivered_is_not_delivered_any_more(alice: User, root: Use
 
 def test_each_line_gives_back_its_part(alice: User, root: User) -> None:
     from billing.services.orders import place_order
-    from billing.services.pricing import Item
 
     items = [Item(Kind.GIFT, plan=priced_plan(30, 1990)), Item(Kind.GIFT, plan=priced_plan(3, 301))]
     order = place_order(user=alice, items=items, actor=alice)
@@ -134,6 +134,29 @@ def test_what_was_given_back_before_the_delivery_lowers_what_stock_has_cost(rita
     refund_order(order_id=order.pk, amount=1000, reason="was slow", actor=root)
     deliver(order_id=order.pk)
     assert set(SoldSerial.objects.values_list("amount", "cost")) == {(1000, 800)}
+    assert check_books() == []
+
+
+def test_a_lost_dispute_about_a_balance_that_was_spent_leaves_it_below_nothing(rita: User, root: User) -> None:
+    plan = priced_plan(30)
+    WholesalePrice.objects.create(plan=plan, amount=1000)
+
+    def paid_in() -> Order:
+        order = services.place_order(user=rita, items=[Item(Kind.TOP_UP, amount=1500)], actor=rita)
+        call(begin(order))
+        return deliver(order_id=order.pk)
+
+    disputed = paid_in()
+    deliver(order_id=services.pay_from_balance(order_id=order_of(rita, plan, Kind.WHOLESALE).pk, actor=rita).pk)
+    refused("balance_spent", lambda: refund_order(order_id=disputed.pk, reason="asked", actor=root))
+    refund = refund_order(order_id=disputed.pk, reason="dispute lost", actor=root, is_sent=True)
+    assert (refund.state, services.balance_of(rita, "CNY")) == (Refund.State.DONE, -1000)
+    assert check_books() == []
+    again = paid_in()
+    refused("balance_spent", lambda: refund_order(order_id=again.pk, reason="asked", actor=root))
+    stock = order_of(rita, plan, Kind.WHOLESALE)
+    refused("balance_too_small", lambda: services.pay_from_balance(order_id=stock.pk, actor=rita))
+    assert services.balance_of(rita, "CNY") == 500
     assert check_books() == []
 
 
@@ -282,7 +305,6 @@ def test_a_second_payment_cannot_be_accepted_only_given_back(alice: User, root: 
 def test_a_pack_for_a_lease_that_has_ended_waits_for_a_person(alice: User, root: User) -> None:
     from billing.models import PackOffer
     from billing.services.orders import place_order
-    from billing.services.pricing import Item
     from serials.services import end_lease
 
     make_server()
