@@ -149,7 +149,7 @@ class PackForm(OrderForm):
 
 
 class OrderFilter(django_filters.FilterSet):
-    """By number, plan or reference, and by state."""
+    """A customer's own, by number, plan or reference, and by state."""
 
     search = django_filters.CharFilter(label=_("Search"), method="by_search")
     state = django_filters.ChoiceFilter(label=_("State"), choices=Order.State.choices, empty_label=_("All"))
@@ -160,4 +160,4 @@ class OrderFilter(django_filters.FilterSet):
 
     def by_search(self, queryset: QuerySet[Order], _name: str, value: str) -> QuerySet[Order]:
         """Orders with that piece of a number, of a plan's name or of a payment's reference."""
-        return lookup_orders(queryset, value)
+        return lookup_orders(queryset, value, is_of_one=True)

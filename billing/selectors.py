@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from datetime import datetime
 
-from django.db.models import Prefetch, Q, QuerySet
+from django.db.models import Exists, OuterRef, Prefetch, Q, QuerySet
 from django.utils.functional import cached_property
 from django.utils.translation import get_language
 
@@ -52,12 +52,19 @@ def orders_in_full() -> QuerySet[Order]:
     )
 
 
-def lookup_orders(found: QuerySet[Order], text: str) -> QuerySet[Order]:
-    """Those of `found` with that piece of a number, of a plan's name, or of a payment's or transfer's."""
+def lookup_orders(found: QuerySet[Order], text: str, *, is_of_one: bool = False) -> QuerySet[Order]:
+    """Those of `found` with that piece of a number, of a plan's name, or of a payment's or transfer's.
+
+    `is_of_one`: they are one customer's, so few that their parts are looked at one order after the other.
+    """
     text = text.strip()
     named = Q(number__icontains=text) | Q(external_number__icontains=text)
     bought = OrderLine.objects.filter(Q(plan__name__icontains=text) | Q(plan__name_zh__icontains=text))
     paid = Payment.objects.filter(Q(reference__icontains=text) | Q(transfers__transaction_id__icontains=text))
+    if is_of_one:
+        # Else everybody's lines and payments would be searched for them.
+        of_it = {"order": OuterRef("pk")}
+        return found.filter(named | Exists(bought.filter(**of_it)) | Exists(paid.filter(**of_it)))
     return found.filter(named | Q(pk__in=bought.values("order")) | Q(pk__in=paid.values("order")))
 
 

@@ -10,7 +10,7 @@ from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, pgettext
 from unfold.contrib.filters.admin import RelatedDropdownFilter
 from unfold.decorators import display
 
@@ -236,7 +236,7 @@ def _state(is_active: bool, valid_from: Any, valid_until: Any) -> str:
     if not is_active:
         return badge(_("switched off"), "")
     if valid_until and valid_until <= now():
-        return badge(_("over"), "warning")
+        return badge(pgettext("coupon", "over"), "warning")
     if valid_from and valid_from > now():
         return badge(_("from %(moment)s") % {"moment": when(valid_from)}, "info")
     return badge(_("valid"), "success")

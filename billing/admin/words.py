@@ -25,6 +25,7 @@ WORDS: dict[str, Promise] = {
     "not_paid": _("It was not paid in time."),
     "never_heard": _("The gateway never said what became of it."),
     # orders that cannot be delivered, or not as ordered
+    "lease_ended": _("The lease that it was for has ended."),
     "released": _("The lease that it was for is gone, and its relays with it."),
     "no_limit": _("The traffic of the lease is not limited any more."),
     "lease_not_found": _("The lease that it was for is gone; the customer has the code instead."),
@@ -36,6 +37,7 @@ WORDS: dict[str, Promise] = {
     "other_merchant": _("It is for another account."),
     "unsupported": _("It says nothing about payments."),
     "unknown_payment": _("We know no such payment."),
+    "other_method": _("It is about a payment by another method on the same account, which is called itself."),
     "other_payment": _("The same transaction was counted for another payment."),
     # refunds
     "by_hand": _("This way to pay cannot give money back by itself."),

@@ -129,7 +129,8 @@ def cancel(request: HttpRequest, data: CancelIn) -> dict[str, Any]:
 )
 def list_orders(request: HttpRequest, query: Query[OrderQuery]) -> dict[str, Any]:
     """Your orders; with the staff scope, everybody's, those of outside shops too."""
-    found = orders_of(reader_of(request) if query.own else whose(request, query.user_id))
+    buyer = reader_of(request) if query.own else whose(request, query.user_id)
+    found = orders_of(buyer)
     if query.state:
         found = found.filter(state=query.state)
     if query.channel:
@@ -139,7 +140,7 @@ def list_orders(request: HttpRequest, query: Query[OrderQuery]) -> dict[str, Any
     if query.until:
         found = found.filter(created_at__lt=query.until)
     if query.q:
-        found = lookup_orders(found, query.q)
+        found = lookup_orders(found, query.q, is_of_one=buyer is not None)
     return page(found, query.page, query.per_page, show_order)
 
 

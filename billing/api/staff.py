@@ -175,7 +175,9 @@ def refund(request: HttpRequest, data: RefundIn) -> dict[str, Any]:
     auth=TokenAuth("staff", permissions=("billing.change_refund",)),
 )
 def settle(request: HttpRequest, data: SettleIn) -> dict[str, Any]:
-    """You have sent a refund yourself, because the gateway cannot. Twice is fine; one the gateway sends: 409."""
+    """You have sent a refund yourself, because the gateway cannot. Twice is fine; one that the gateway sends, or
+    that was sent by another transfer: 409.
+    """
     target = get_object_or_404(Refund, number=data.refund)
     done = services.settle_by_hand(refund_id=target.pk, reference=data.reference, actor=reader_of(request))
     return {"success": True, "refund": show_refund(done, done.order, is_for_staff=True)}

@@ -221,7 +221,11 @@ class StripeGateway:
         return CallbackAnswer(200, "ok") if is_taken else CallbackAnswer(400, "refused")
 
     def query(self, reference: str, *, gateway_id: str = "", currency: str = "") -> Notice:
-        """Ask by the session's id; Stripe does not know sessions by our reference."""
+        """Ask by the session's id; Stripe does not know sessions by our reference. Without an id nobody was ever shown
+        its page, so nobody has paid.
+        """
+        if not gateway_id:
+            return Notice(reference, Outcome.PENDING)
         session = self._session(reference, gateway_id)
         status, intent = session.get("status"), _dict(session, "payment_intent")
         if session.get("payment_status") == "paid":

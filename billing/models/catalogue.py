@@ -9,7 +9,7 @@ from django.conf import settings
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 from django.db.models import F, Q
-from django.utils.translation import get_language
+from django.utils.translation import get_language, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 
 from derp_portal.lib import money
@@ -111,7 +111,9 @@ class WholesalePrice(models.Model):
         _("level"), max_length=40, blank=True, help_text=_("Code of the level of resellers it is for; empty = all.")
     )
     currency = CurrencyField()
-    from_quantity = models.PositiveIntegerField(_("from"), default=1, validators=[MinValueValidator(1)])
+    from_quantity = models.PositiveIntegerField(
+        pgettext_lazy("quantity", "from"), default=1, validators=[MinValueValidator(1)]
+    )
     amount = AmountField(_("price of each"), help_text=_("In the smallest unit: 1990 is ¥19.90."))
     is_active = models.BooleanField(_("on sale"), default=True)
 

@@ -16,7 +16,10 @@ from .receiving import book_revenue
 
 
 def balance_of(user: User, currency: str) -> int:
-    """What the user has paid in and not spent, in minor units. Only who has the user locked may count on it."""
+    """What the user has paid in and not spent, in minor units. Only who has the user locked may count on it.
+
+    Less than nothing where money that was spent was taken back by the payer's bank.
+    """
     side = Q(debit=Account.RESELLER_FUNDS) | Q(credit=Account.RESELLER_FUNDS)
     found = Posting.objects.filter(side, currency=currency, reseller=user).aggregate(
         paid_in=Sum("amount", filter=Q(credit=Account.RESELLER_FUNDS)),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from django.db import IntegrityError, transaction
-from django.db.models import Count, Q, QuerySet
+from django.db.models import Count, F, Q, QuerySet
 from django.utils.translation import gettext as _
 
 from accounts.models import User
@@ -152,7 +152,7 @@ def _price(plan: Plan, amount: int | None, currency: str) -> int:
 
 
 def _take_from_stock(channel: SalesChannel, plan: Plan) -> SerialNumber:
-    free = free_serials(channel).filter(plan=plan).order_by("expires_at", "id")
+    free = free_serials(channel).filter(plan=plan).order_by(F("expires_at").asc(nulls_last=True), "id")
     # A serial that somebody is just revoking is passed over, not waited for.
     serial = free.select_for_update(of=("self",), skip_locked=True, no_key=True).first()
     if serial is None and channel.makes_serials:

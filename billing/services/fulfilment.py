@@ -18,10 +18,12 @@ from serials import services as serials
 from serials.codes import grouped
 from serials.models import SerialNumber
 from serials.services.activation import How
+from serials.services.leases import locked_lease
 
 from .ledger import allocate
 from .orders import locked_order, move
 from .receiving import note_trouble
+from .refunds import share_what_is_left
 from .watching import tell_staff, told_staff_is_over
 from .words import amount_of, line_words
 
@@ -87,6 +89,8 @@ def _deliver(order: Order, actor: User | None) -> None:
             _give_pack(order, line)
         elif line.kind != Kind.TOP_UP:  # That was booked to the balance when it was paid.
             _give_serials(order, line, amount, actor)
+    if order.refunded:
+        share_what_is_left(order)
     move(order, Order.State.FULFILLED, actor=actor, fulfilled_at=now(), trouble="")
     record(actor=actor, event="order.delivered", target=order)
     told_staff_is_over("order_stuck", subject=f"order:{order.pk}")
@@ -95,6 +99,9 @@ def _deliver(order: Order, actor: User | None) -> None:
 
 def _give_pack(order: Order, line: OrderLine) -> None:
     assert line.lease is not None
+    # Its relays outlast it for a while; a pack that came then would be paid for nothing.
+    if not locked_lease(line.lease.pk).is_active:
+        raise Undeliverable("lease_ended")
     try:
         add_pack(
             group_id=line.lease.relay_group_id,

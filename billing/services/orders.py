@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 from django.db import IntegrityError, transaction
-from django.db.models import Q
+from django.db.models import Q, Sum
 from django.utils.translation import gettext as _
 
 from accounts.models import User
@@ -259,11 +259,13 @@ def may_revive(order: Order) -> str:
         except NotForSale as refusal:
             return refusal.code
     prices = price_list(order.currency)
-    for line in order.lines.exclude(plan=None).exclude(kind=OrderLine.Kind.WHOLESALE):
-        price = prices.get(line.plan_id) if line.plan_id else None
-        if price is None or price.per_user_limit is None or line.plan_id is None:
+    limited = order.lines.exclude(plan=None).exclude(kind=OrderLine.Kind.WHOLESALE)
+    wanted = limited.order_by().values_list("plan").annotate(count=Sum("quantity"))
+    for plan_id, count in wanted:
+        price = prices.get(plan_id)
+        if price is None or price.per_user_limit is None:
             continue
-        if bought_before(order.user, line.plan_id, besides=order) + line.quantity > price.per_user_limit:
+        if bought_before(order.user, plan_id, besides=order) + count > price.per_user_limit:
             return "per_user_limit"
     trial = TrialUse.objects.filter(order=order).first()
     if trial is not None:

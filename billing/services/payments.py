@@ -59,12 +59,14 @@ def start_payment(*, order_id: int, method: PaymentMethod, is_mobile: bool = Fal
     if not is_new and (payment.redirect_url or payment.qr_text or not gateway_of(method).is_automatic):
         return payment
     order = payment.order
+    # A bank transfer begun beside it may give the order days, but after `ASKED_FOR` nobody asks about this attempt.
+    asked_until = payment.created_at + ASKED_FOR
     demand = Demand(
         reference=payment.reference,
         amount=payment.amount,
         currency=payment.currency,
         subject=_subject(order),
-        expires_at=order.expires_at or now() + ASKED_FOR,
+        expires_at=min(order.expires_at or asked_until, asked_until),
         return_url=settings.PUBLIC_URL + reverse("order_payment", args=[order.number, payment.reference]),
         notify_url=notify_url(method),
         client_ip=request_ip.current() or "",

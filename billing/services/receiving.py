@@ -48,7 +48,7 @@ class Taken:
 def take_notice(
     *, method: PaymentMethod, notice: Notice, source: Transfer.Source, payer_follows: bool = False
 ) -> Taken | None:
-    """Act on what a gateway said. None when it speaks of no payment of this method. Repeating it changes nothing.
+    """Act on what a gateway said. None when it speaks of no payment of ours. Repeating it changes nothing.
 
     `payer_follows`: only asked, and not here, does the gateway say which account paid; then it is asked.
     """
@@ -57,7 +57,9 @@ def take_notice(
         return Taken("noted", take_setback(method, notice))
     payment = Payment.objects.filter(method=method, reference=notice.reference).first()
     if payment is None:
-        return None
+        # Two methods on one account of a gateway are told of each other's payments too; each has its own call.
+        other = Payment.objects.filter(method__kind=method.kind, reference=notice.reference).first()
+        return Taken("noted", other, "other_method") if other else None
     if notice.outcome == Outcome.PENDING:
         return Taken("noted", payment)
     if notice.outcome == Outcome.CLOSED:

@@ -39,9 +39,9 @@ log = structlog.get_logger(__name__)
 PAUSES = [timedelta(seconds=seconds) for seconds in (120, 120, 300, 1800, 3600, 3 * 3600)]
 """The first is longer than any gateway's answer may take: nobody asks again while it is being asked."""
 MOST_ATTEMPTS = 20
-"""Some two days: then a person sends it."""
+"""Some two days of a gateway that never answered: then a person sends it."""
 MOST_LOOKS = 80
-"""Some ten days for one that is on its way, as the gateway says each time."""
+"""Some ten days for one that the gateway has said to be on its way, whether it answers since or not."""
 BATCH = 100
 REFUNDABLE = (Order.State.PAID, Order.State.FULFILLED)
 
@@ -83,7 +83,8 @@ def refund_order(
     `serial_ids` names the only serials that are taken back, whatever the amount. `seen_refunded` is what had been given
     back when the one who decides looked: clicked twice, the second is refused as `refunded_meanwhile`.
 
-    `is_sent` says that the money has gone back already, outside the portal. An order that is paid but not delivered is
+    `is_sent` says that the money has gone back already, outside the portal: of a top-up that was spent too, whose
+    balance is below nothing until the next one (a dispute was lost). An order that is paid but not delivered is
     not delivered any more once all of it is given back. Raises PortalError `not_refundable`, `invalid_amount`,
     `reason_needed`; then nothing has changed.
     """
@@ -111,14 +112,15 @@ def refund_order(
             )
         is_all = amount == left
         takes_back = is_all or bool(takes_back) or serial_ids is not None
-        _check_balance(order, amount)
+        if not is_sent:
+            _check_balance(order, amount)
         refund = _decide(order, amount, takes_back=takes_back, reason=reason, actor=actor)
         _book(refund, order, actor)
         if takes_back:
             take_back_sold(order, reason=f"refund {refund.number}: {reason}", actor=actor, serial_ids=serial_ids)
         order.refunded += amount
         order.save(update_fields=["refunded"])
-        _share_what_is_left(order)
+        share_what_is_left(order)
         if is_all:
             move(order, Order.State.REFUNDED, reason=reason, actor=actor, closed_at=now(), trouble="")
             told_staff_is_over("order_stuck", subject=f"order:{order.pk}")
@@ -195,9 +197,9 @@ EARNINGS = (Account.REVENUE, Account.WHOLESALE, Account.RESELLER_FUNDS)
 
 
 def _check_balance(order: Order, amount: int) -> None:
-    """A balance that was spent cannot be given back. The buyer's row is locked, and with it the balance."""
+    """A balance that was spent is not given back. The buyer's row is locked, and with it the balance."""
     if order.user and order.lines.filter(kind=OrderLine.Kind.TOP_UP).exists():
-        left = balance_of(order.user, order.currency)
+        left = max(balance_of(order.user, order.currency), 0)
         if amount > left:
             raise PortalError(
                 _("Of this balance only %(left)s is left.") % {"left": amount_of(None, left, order.currency)},
@@ -222,7 +224,7 @@ def take_back_sold(order: Order, *, reason: str, actor: User | None, serial_ids:
         one.save(update_fields=["taken_back_at"])
 
 
-def _share_what_is_left(order: Order) -> None:
+def share_what_is_left(order: Order) -> None:
     """What serials that were bought to sell on cost now: those that are kept share what has not been given back."""
     sold = SoldSerial.objects.filter(line__order=order, line__kind=OrderLine.Kind.WHOLESALE, taken_back_at=None)
     kept = list(sold.order_by("id"))
@@ -356,7 +358,8 @@ def send(*, refund_id: int) -> Refund:
         return _leave_to_a_person(refund, str(failure))
     except (GatewayFailure, ValueError) as failure:
         log.warning("refund_not_sent", refund=refund.number, error=str(failure))
-        if refund.attempts + 1 >= MOST_ATTEMPTS:
+        # What it has taken on it may still pay, and a person would pay it again.
+        if refund.attempts + 1 >= (MOST_LOOKS if refund.reference else MOST_ATTEMPTS):
             return _leave_to_a_person(refund, str(failure))
         return refund
     if answer.is_final:
@@ -369,6 +372,10 @@ def send(*, refund_id: int) -> Refund:
             finish(refund, reference=answer.gateway_id, actor=None)
     elif refund.attempts + 1 >= MOST_LOOKS:
         return _leave_to_a_person(refund, "never_final")
+    elif not refund.reference:
+        # Not every gateway has a name of its own for it; ours says too that it was taken on.
+        refund.reference = (answer.gateway_id or refund.number)[:128]
+        Refund.objects.filter(pk=refund_id, state=Refund.State.DUE).update(reference=refund.reference)
     return refund
 
 
@@ -386,9 +393,10 @@ def _leave_to_a_person(refund: Refund, problem: str) -> Refund:
 
 def settle_by_hand(*, refund_id: int, reference: str, actor: User) -> Refund:
     """Staff have sent the money themselves; `reference` says how. Twice is fine. Raises PortalError `reference_needed`,
-    `not_by_hand` for one that the gateway is sending.
+    `not_by_hand` for one that the gateway is sending, `already_decided` for one that was sent by another transfer.
     """
-    if not reference.strip():
+    reference = reference.strip()[:128]
+    if not reference:
         raise PortalError(_("Write down by which transfer the money was sent."), code="reference_needed")
     order_id = Refund.objects.values_list("order_id", flat=True).get(pk=refund_id)
     with transaction.atomic():
@@ -397,6 +405,15 @@ def settle_by_hand(*, refund_id: int, reference: str, actor: User) -> Refund:
         if refund.state == Refund.State.DUE:
             raise PortalError(
                 _("The gateway is sending this refund. Wait until it has said no."), code="not_by_hand", status=409
+            )
+        if refund.state == Refund.State.DONE and refund.reference != reference:
+            # Whoever says so may have sent it a second time: they must hear of the first.
+            raise PortalError(
+                _("This refund was sent before, by %(reference)s. Nothing was changed.")
+                % {"reference": refund.reference or "–"},
+                code="already_decided",
+                status=409,
+                reference=refund.reference,
             )
         finish(refund, reference=reference, actor=actor)
     return refund
@@ -426,15 +443,16 @@ def finish(refund: Refund, *, reference: str, actor: User | None) -> None:
     record(actor=actor, event="refund.done", target=refund, reference=reference)
     for topic in ("refund_by_hand", "refund_bounced"):
         told_staff_is_over(topic, subject=refund.number)
-    _tell(refund, refund.order, "refund_done")
+    _tell(refund, refund.order, "refund_done", bounces=bounces)
 
 
-def _tell(refund: Refund, order: Order, kind: str) -> None:
+def _tell(refund: Refund, order: Order, kind: str, *, bounces: int = 0) -> None:
     if order.user:
         sold = SoldSerial.objects.filter(line__order=order)
         notify(
             kind=kind,
-            dedup_key=f"{kind}:{refund.pk}",
+            # Who was told that it is done, and then it came back, is told of the next time too.
+            dedup_key=f"{kind}:{refund.pk}:{bounces}" if bounces else f"{kind}:{refund.pk}",
             user=order.user,
             context={
                 "order": order,

@@ -473,6 +473,9 @@ def test_the_list_of_orders_is_ones_own_and_staff_may_filter_all(alice: User, bo
     payment = Payment.objects.get()
     assert [one["number"] for one in Caller(alice).get("order/list")[1]["items"]] == [mine.number]
     assert Caller(alice).get("order/list", q=other.number)[1]["total"] == 0
+    assert Caller(alice).get("order/list", q=plan.name)[1]["total"] == 1
+    assert Caller(bob).get("order/list", q=f"tx-{payment.reference}")[1]["total"] == 1
+    assert Caller(alice).get("order/list", q=payment.reference)[1]["total"] == 0
     assert refusal(Caller(alice).get("order/list", user_id=bob.pk)) == (404, "not_found")
     staff = Caller(root)
     asked: list[tuple[dict[str, Any], int]] = [
@@ -491,6 +494,14 @@ def test_the_list_of_orders_is_ones_own_and_staff_may_filter_all(alice: User, bo
         status, answer = staff.get("order/list", **filters)
         assert (status, answer["total"]) == (200, total), filters
     assert said_about(staff.get("order/list", state="lost"))["state"]
+
+
+def test_a_customers_search_looks_at_their_own_orders_alone(alice: User) -> None:
+    with CaptureQueriesContext(connection) as queries:
+        assert Caller(alice).get("order/list", q="tx-1")[0] == 200
+    searches = [query["sql"] for query in queries if "LIKE" in query["sql"].upper()]
+    assert searches
+    assert not [sql for sql in searches if " IN (SELECT" in sql], "everybody's lines are searched"
 
 
 # --- what staff do ----------------------------------------------------------------------------------
@@ -593,6 +604,9 @@ def test_a_refund_that_the_gateway_cannot_send_is_settled_by_a_person(alice: Use
     for _time in range(2):
         status, answer = caller.post("order/refund_settle", refund=refund.number, reference="bank 9")
         assert (status, answer["refund"]["state"], answer["refund"]["reference"]) == (200, "done", "bank 9")
+    status, answer = caller.post("order/refund_settle", refund=refund.number, reference="bank 10")
+    assert (status, answer["error"]["code"]) == (409, "already_decided")
+    assert "bank 9" in answer["error"]["message"]
     assert refusal(caller.post("order/refund_settle", refund="X", reference="bank 9")) == (404, "not_found")
 
 

@@ -183,6 +183,15 @@ def test_what_is_used_withdrawn_or_about_to_expire_is_not_handed_out(root: User,
 
 
 @pytest.mark.django_db
+def test_what_expires_soonest_is_handed_out_first_and_what_never_does_last(root: User, plan: Plan) -> None:
+    shop = Shop(plans=[plan])
+    for last_day in (None, now() + timedelta(days=90), now() + timedelta(days=30)):
+        shop.stock(plan, 1, activate_before=last_day)
+    lasting, long, short = SerialNumber.objects.order_by("id")
+    assert [canonical(shop.code_of(f"A-{number}")) for number in range(3)] == [short.code, long.code, lasting.code]
+
+
+@pytest.mark.django_db
 @pytest.mark.parametrize("order_no", ["", "   ", "x" * 81, "A\n1", None, 1.5, True, ["A"]])
 def test_an_order_number_that_is_none_is_refused_in_words(shop: Shop, order_no: Any) -> None:
     for operation in ("pickup", "refund"):

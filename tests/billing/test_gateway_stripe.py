@@ -188,11 +188,17 @@ def test_a_session_that_is_not_paid_is_not(
     assert ours.query(REFERENCE, gateway_id=SESSION) == Notice(REFERENCE, outcome)
 
 
-@pytest.mark.parametrize("gateway_id", ["", "cs_test_unknown", "../refunds", "cs_test_a/expire"])
+@pytest.mark.parametrize("gateway_id", ["cs_test_unknown", "../refunds", "cs_test_a/expire"])
 def test_a_session_that_stripe_does_not_know_is_rejected(ours: StripeGateway, gateway_id: str) -> None:
     with pytest.raises(Rejected) as refusal:
         ours.query(REFERENCE, gateway_id=gateway_id)
     assert refusal.value.code in ("unknown", "resource_missing")
+
+
+def test_a_session_that_never_began_waits_to_be_closed(ours: StripeGateway, site: Site) -> None:
+    assert ours.query(REFERENCE) == Notice(REFERENCE, Outcome.PENDING)
+    assert ours.close(REFERENCE)
+    assert not site.asked
 
 
 def test_a_session_of_another_payment_is_rejected(ours: StripeGateway, there: Stripe) -> None:

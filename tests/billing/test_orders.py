@@ -10,10 +10,15 @@ import time_machine
 
 from accounts.models import User
 from billing import services
-from billing.models import Account, Order, OrderLine, Payment, SoldSerial, Transfer
+from billing.admin.words import words_for
+from billing.gateways.base import Demand, Opened
+from billing.gateways.sandbox import SandboxGateway
+from billing.models import Account, GatewayCallback, Order, OrderLine, Payment, SoldSerial, Transfer
+from billing.services.callbacks import handle_callback
 from billing.services.fulfilment import deliver, deliver_paid
 from billing.services.orders import expire_orders
-from billing.services.payments import ask_gateways
+from billing.services.payments import ASKED_FOR, ask_gateways
+from billing.services.pricing import Item
 from derp_portal.lib.errors import PortalError
 from serials.models import Lease, SerialNumber
 from tests.billing.till import (
@@ -22,6 +27,7 @@ from tests.billing.till import (
     begin,
     call,
     callback_about,
+    make_bank,
     make_method,
     order_of,
     paid_order,
@@ -119,6 +125,19 @@ def test_a_callback_that_comes_again_changes_nothing(alice: User) -> None:
     assert Transfer.objects.count() == 1
 
 
+def test_two_methods_on_one_account_take_each_others_callbacks_and_book_nothing(alice: User) -> None:
+    payment, other = begin(order_of(alice, priced_plan(30))), make_method("euro", currency="EUR")
+    strange = callback_about(payment, reference="NOBODYS")
+    for callback, status, verdict in ((callback_about(payment), 200, "noted"), (strange, 400, "refused")):
+        assert handle_callback(method=other, callback=callback, ip=None).status == status
+        assert verdicts()[-1] == verdict
+    kept = GatewayCallback.objects.get(verdict="noted")
+    assert (kept.method, kept.payment, words_for(kept.reason) != kept.reason) == (other, payment, True)
+    assert not Transfer.objects.exists()
+    call(payment)
+    assert Order.objects.get().state == Order.State.PAID
+
+
 @pytest.mark.parametrize(
     ("said", "problem"),
     [
@@ -150,6 +169,18 @@ def test_an_order_expires_and_money_that_comes_late_still_counts(alice: User) ->
     assert order.state == Order.State.PAID
 
 
+def test_money_that_comes_late_counts_all_lines_of_a_plan_against_its_limit(alice: User) -> None:
+    plan = priced_plan(30, per_user_limit=3)
+    with time_machine.travel(START, tick=False) as clock:
+        both = [Item(Kind.GIFT, plan=plan), Item(Kind.SELF, plan=plan)]
+        payment = begin(services.place_order(user=alice, items=both, actor=alice))
+        clock.shift(timedelta(minutes=31))
+        expire_orders()
+        order_of(alice, plan, quantity=2)
+        call(payment)
+    assert Transfer.objects.get().problem == "per_user_limit"
+
+
 def test_a_payment_nobody_called_about_is_found_by_asking(alice: User) -> None:
     from billing.models import SandboxCharge
 
@@ -172,6 +203,25 @@ def test_a_payment_nobody_called_about_is_found_by_asking(alice: User) -> None:
     order.refresh_from_db()
     assert order.state == Order.State.PAID
     assert Transfer.objects.get().source == Transfer.Source.QUERY
+
+
+def test_no_gateway_takes_money_for_longer_than_it_is_asked_about(alice: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    demands: list[Demand] = []
+    start = SandboxGateway.start
+
+    def watched(gateway: SandboxGateway, demand: Demand) -> Opened:
+        demands.append(demand)
+        return start(gateway, demand)
+
+    monkeypatch.setattr(SandboxGateway, "start", watched)
+    with time_machine.travel(START, tick=False):
+        order = order_of(alice, priced_plan(30))
+        begin(order)
+        begin(order, make_bank())
+        begin(order, make_method("second"))
+        order.refresh_from_db()
+    assert order.expires_at == START + timedelta(days=3)
+    assert [demand.expires_at - START for demand in demands] == [timedelta(minutes=30), ASKED_FOR]
 
 
 def test_what_costs_nothing_is_paid_at_once_and_only_once_a_person(alice: User) -> None:

@@ -170,7 +170,8 @@ def test_a_refund_that_a_person_sent_is_said_to_be_done(roots: Client, sold: Pla
     refund.refresh_from_db()
     assert (refund.state, refund.reference) == (Refund.State.DONE, "B-1")
     assert balance(Account.CASH) == 0
-    roots.post(page("refund_sent", refund.pk), {"reference": "B-2"})
+    twice = roots.post(page("refund_sent", refund.pk), {"reference": "B-2"})
+    assert "This refund was sent before, by B-1." in told(twice)
     refund.refresh_from_db()
     assert refund.reference == "B-1"
 

@@ -10,12 +10,14 @@ import time_machine
 
 from accounts.models import User
 from billing import services
+from billing.admin.words import words_for
 from billing.finance.books import check_books
 from billing.gateways import sandbox as sandbox_gateway
 from billing.gateways.base import RefundAnswer, Rejected, Unavailable
-from billing.models import Account, Order, Payment, Refund, SandboxCharge, Transfer
+from billing.models import Account, Order, Payment, Refund, SandboxCharge, SoldSerial, Transfer, WholesalePrice
 from billing.services.fulfilment import deliver
-from billing.services.refunds import MOST_ATTEMPTS, refund_order, send, send_due, settle_by_hand, worth_of
+from billing.services.pricing import Item
+from billing.services.refunds import MOST_ATTEMPTS, MOST_LOOKS, refund_order, send, send_due, settle_by_hand, worth_of
 from derp_portal.lib.errors import PortalError
 from fleet.models import Alert, TrafficPack
 from serials.models import Lease, SerialNumber
@@ -112,7 +114,6 @@ def test_paid_and_not_delivered_is_not_delivered_any_more(alice: User, root: Use
 
 def test_each_line_gives_back_its_part(alice: User, root: User) -> None:
     from billing.services.orders import place_order
-    from billing.services.pricing import Item
 
     items = [Item(Kind.GIFT, plan=priced_plan(30, 1990)), Item(Kind.GIFT, plan=priced_plan(3, 301))]
     order = place_order(user=alice, items=items, actor=alice)
@@ -123,6 +124,39 @@ def test_each_line_gives_back_its_part(alice: User, root: User) -> None:
         postings = order.postings.filter(line=line)
         given = sum(postings.filter(debit=Account.REFUNDS).values_list("amount", flat=True))
         assert given == line.amount
+    assert check_books() == []
+
+
+def test_what_was_given_back_before_the_delivery_lowers_what_stock_has_cost(rita: User, root: User) -> None:
+    plan = priced_plan(30)
+    WholesalePrice.objects.create(plan=plan, amount=1000)
+    order = paid_order(rita, plan, Kind.WHOLESALE, 5)
+    refund_order(order_id=order.pk, amount=1000, reason="was slow", actor=root)
+    deliver(order_id=order.pk)
+    assert set(SoldSerial.objects.values_list("amount", "cost")) == {(1000, 800)}
+    assert check_books() == []
+
+
+def test_a_lost_dispute_about_a_balance_that_was_spent_leaves_it_below_nothing(rita: User, root: User) -> None:
+    plan = priced_plan(30)
+    WholesalePrice.objects.create(plan=plan, amount=1000)
+
+    def paid_in() -> Order:
+        order = services.place_order(user=rita, items=[Item(Kind.TOP_UP, amount=1500)], actor=rita)
+        call(begin(order))
+        return deliver(order_id=order.pk)
+
+    disputed = paid_in()
+    deliver(order_id=services.pay_from_balance(order_id=order_of(rita, plan, Kind.WHOLESALE).pk, actor=rita).pk)
+    refused("balance_spent", lambda: refund_order(order_id=disputed.pk, reason="asked", actor=root))
+    refund = refund_order(order_id=disputed.pk, reason="dispute lost", actor=root, is_sent=True)
+    assert (refund.state, services.balance_of(rita, "CNY")) == (Refund.State.DONE, -1000)
+    assert check_books() == []
+    again = paid_in()
+    refused("balance_spent", lambda: refund_order(order_id=again.pk, reason="asked", actor=root))
+    stock = order_of(rita, plan, Kind.WHOLESALE)
+    refused("balance_too_small", lambda: services.pay_from_balance(order_id=stock.pk, actor=rita))
+    assert services.balance_of(rita, "CNY") == 500
     assert check_books() == []
 
 
@@ -190,6 +224,23 @@ def test_one_that_is_on_its_way_is_looked_after_until_it_has_arrived(
     assert send(refund_id=refund.pk).reference == "r-1"
 
 
+@pytest.mark.parametrize("gateway_id", ["r-1", ""])
+def test_one_that_the_gateway_has_taken_on_outlasts_its_silence(
+    delivered: Order, root: User, monkeypatch: pytest.MonkeyPatch, gateway_id: str
+) -> None:
+    def away(*_arguments: object) -> RefundAnswer:
+        raise Unavailable("timeout")
+
+    on_its_way = RefundAnswer(is_final=False, gateway_id=gateway_id)
+    monkeypatch.setattr(sandbox_gateway.SandboxGateway, "refund", lambda *_demand: on_its_way)
+    refund = refund_order(order_id=delivered.pk, amount=500, reason="goodwill", actor=root)
+    send(refund_id=refund.pk)
+    monkeypatch.setattr(sandbox_gateway.SandboxGateway, "refund", away)
+    for attempts, state in ((MOST_ATTEMPTS, "due"), (MOST_LOOKS - 2, "due"), (MOST_LOOKS - 1, "by_hand")):
+        Refund.objects.update(next_try_at=refund.created_at, attempts=attempts)
+        assert send(refund_id=refund.pk).state == state, "staff would pay what the gateway still pays"
+
+
 # --- money that was never counted -------------------------------------------------------------------
 
 
@@ -254,7 +305,6 @@ def test_a_second_payment_cannot_be_accepted_only_given_back(alice: User, root: 
 def test_a_pack_for_a_lease_that_has_ended_waits_for_a_person(alice: User, root: User) -> None:
     from billing.models import PackOffer
     from billing.services.orders import place_order
-    from billing.services.pricing import Item
     from serials.services import end_lease
 
     make_server()
@@ -276,11 +326,11 @@ def test_a_pack_for_a_lease_that_has_ended_waits_for_a_person(alice: User, root:
     call(begin(order))
     end_lease(lease_id=lease.pk, reason=Lease.EndReason.STAFF, actor=root)
     lease.relay_group.refresh_from_db()
-    from fleet.services import release_group
-
-    release_group(group_id=lease.relay_group_id, actor=root)
+    assert lease.relay_group.released_at is None, "its relays outlast it for a while"
     stuck = deliver(order_id=order.pk)
-    assert (stuck.state, stuck.trouble) == (Order.State.PAID, "released")
+    assert (stuck.state, stuck.trouble) == (Order.State.PAID, "lease_ended")
+    assert words_for(stuck.trouble) != stuck.trouble
+    assert TrafficPack.objects.count() == 1
     assert Alert.objects.filter(resolved=False).count() == 1
     refund_order(order_id=order.pk, reason="could not be delivered", actor=root)
     assert not Alert.objects.filter(resolved=False).exists()

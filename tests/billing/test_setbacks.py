@@ -195,6 +195,7 @@ def test_a_refund_that_did_not_arrive_waits_to_be_sent_by_hand(stripe: PaymentMe
     assert arrives(stripe, lost_refund(refund.number)) == "noted", "late: it is about the transfer before"
     refund.refresh_from_db()
     assert (refund.state, refund.reference, refund.problem) == (Refund.State.DONE, "bank 7", "")
+    assert len(mails("refund_done")) == 2, "they are told of the one that has arrived"
     assert not alerts()
     assert check_books() == []
 
