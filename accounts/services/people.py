@@ -9,7 +9,6 @@ from allauth.account.internal.userkit import filter_users_by_email
 from allauth.account.models import EmailAddress
 from allauth.core import context as allauth_context
 from django.core.exceptions import ValidationError
-from django.core.validators import validate_email
 from django.db import IntegrityError, transaction
 from django.db.models import F
 from django.utils import translation
@@ -173,7 +172,7 @@ def _sign_up_errors(username: str, email: str, password: str, language: str) -> 
         except ValidationError as error:
             errors += [("username", message) for message in error.messages]
     try:
-        validate_email(email)
+        User._meta.get_field("email").clean(email, None)
         if filter_users_by_email(email):
             errors.append(("email", _("A user with that e-mail address already exists.")))
     except ValidationError as error:

@@ -63,6 +63,8 @@ def test_signing_up_answers_the_id_and_mails_a_link_that_opens_the_account(db: N
         ({"username": "ab"}, "username"),
         ({"email": "ALICE@example.com"}, "email"),
         ({"email": "nonsense"}, "email"),
+        ({"email": ""}, "email"),
+        ({"email": f"{'a' * 60}@{'b' * 60}.{'c' * 60}.{'d' * 60}.{'e' * 20}.com"}, "email"),
         ({"password": "12345678"}, "password"),
         ({"language": "tlh"}, "language"),
     ],
