@@ -26,8 +26,9 @@ from pydantic import BeforeValidator, WithJsonSchema
 
 from accounts import services
 from accounts.models import ApiToken, User
-from derp_portal.lib import clock
+from derp_portal.lib import clock, ids
 from derp_portal.lib.errors import PortalError
+from derp_portal.lib.texts import can_be_kept
 
 log = structlog.get_logger(__name__)
 
@@ -68,6 +69,10 @@ class PageOut(Ok):
     page: int
     pages: int
     total: int
+
+
+Id = Annotated[int, Field(ge=1, le=ids.LARGEST)]
+"""A row's number, as requests name it."""
 
 
 def parse_moment(value: object) -> datetime:
@@ -209,23 +214,22 @@ def _what_is_wrong(error: dict[str, Any]) -> str:
 
 
 class CarefulParser(Parser):
-    """Reads JSON as ninja does, and refuses texts with a zero byte in them: PostgreSQL keeps none."""
+    """Reads JSON as ninja does, and refuses texts in it that no database can keep."""
 
     def parse_body(self, request: HttpRequest) -> Any:
         """What the body says. Raises ValueError, which ninja words."""
         said = super().parse_body(request)
-        # Written out in JSON it always is this escape; the walk is for bodies that have it alone.
-        if b"\\u0000" in request.body and _has_zero_byte(said):
-            raise ValueError("a text with a zero byte")
+        if not _can_be_kept(said):
+            raise ValueError("a text with a zero byte or half of a surrogate pair")
         return said
 
 
-def _has_zero_byte(said: Any) -> bool:
+def _can_be_kept(said: Any) -> bool:
     if isinstance(said, str):
-        return "\0" in said
+        return can_be_kept(said)
     if isinstance(said, dict):
-        return any(map(_has_zero_byte, [*said, *said.values()]))
-    return isinstance(said, list) and any(map(_has_zero_byte, said))
+        return all(map(_can_be_kept, [*said, *said.values()]))
+    return not isinstance(said, list) or all(map(_can_be_kept, said))
 
 
 def error_response(

@@ -12,7 +12,7 @@ from ninja import Field, Query, Router, Schema
 
 from accounts import ratelimit, request_ip, services
 from accounts.adapter import SIGNUP_REF_COOKIE
-from accounts.apikit import ErrorOut, Ok, PageOut, PageQuery, TokenAuth, page, reader_of, sees_everybody
+from accounts.apikit import ErrorOut, Id, Ok, PageOut, PageQuery, TokenAuth, page, reader_of, sees_everybody
 from accounts.models import Notification, User
 from accounts.selectors import notifications_for, user_by_id
 
@@ -69,7 +69,7 @@ class MeOut(Ok):
 class MessageIn(Schema):
     """An operator's own words. `message` is another name for `body`."""
 
-    user_id: int
+    user_id: Id
     subject: str = Field(max_length=255)
     body: str = ""
     message: str = ""
@@ -84,7 +84,7 @@ class MessageOut(Ok):
 class NotificationQuery(PageQuery):
     """Filters of the list; `user_id` is for staff."""
 
-    user_id: int | None = None
+    user_id: Id | None = None
     kind: str = ""
     status: str = ""
 
