@@ -16,7 +16,7 @@ from django.utils.translation import gettext as _
 
 from accounts.models import LANGUAGES, User
 from accounts.services.audit import record
-from accounts.services.tokens import revoke_all
+from accounts.services.tokens import revoke_all, revoke_logins
 from accounts.validators import validate_timezone
 from accounts.wakeups import signed_up_with_a_reference
 from derp_portal.lib import clock
@@ -145,6 +145,14 @@ def reactivate_user(*, user_id: int, actor: User | None) -> User:
         user.save(update_fields=["is_active", "closed_at"])
         record(actor=actor, event="user.reactivated", target=user)
     return user
+
+
+def note_new_password(*, user_id: int, actor: User | None) -> None:
+    """There is a new password: whoever knew the old one is logged out of the API too. Tokens made by hand stay."""
+    with transaction.atomic():
+        user = User.objects.select_for_update(no_key=True).get(pk=user_id)
+        revoked = revoke_logins(user_id=user.pk)
+        record(actor=actor, event="user.password_changed", target=user, revoked_tokens=revoked)
 
 
 def end_sessions(*, user_id: int, actor: User | None) -> None:
