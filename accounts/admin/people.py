@@ -50,6 +50,10 @@ class NewUserForm(UserCreationForm):
         model = User
         fields = ("username", "email", "role")
 
+    def clean_email(self) -> str:
+        """In small letters, as logging in and resetting a password look for it."""
+        return str(self.cleaned_data["email"]).lower()
+
 
 @admin.register(Group)
 class GroupAdmin(ModelAdmin):
