@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from contextlib import suppress
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
@@ -102,6 +103,28 @@ Moment = Annotated[
     ),
 ]
 """A field that is sent as a moment or a date."""
+
+
+def parse_start(value: object) -> datetime:
+    """An ISO moment, or a date: then its first moment, where `parse_moment` takes its last. Raises ValueError too."""
+    with suppress(ValueError, OverflowError):
+        # A day begins when the one before it ends.
+        value = date.fromisoformat(str(value).strip()) - timedelta(days=1)
+    return parse_moment(value)
+
+
+Start = Annotated[
+    datetime,
+    BeforeValidator(parse_start),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "description": "A moment, or a date: then the beginning of that day. Without a zone, the operator's.",
+            "examples": ["2026-12-31", "2026-12-31T18:00:00+08:00"],
+        }
+    ),
+]
+"""The moment from which on something is wanted."""
 
 
 class TokenAuth(HttpBearer):

@@ -98,6 +98,19 @@ def test_no_id_in_a_request_is_larger_than_a_column_holds(root: User) -> None:
     assert [name for name, field in said.items() if f"'maximum': {2**63 - 1}" not in field] == []
 
 
+def test_a_date_to_begin_with_is_the_beginning_of_that_day_everywhere() -> None:
+    schema = api.get_openapi_schema(path_prefix="/api/")
+    said = {
+        path: one
+        for path, methods in schema["paths"].items()
+        for operation in methods.values()
+        for one in operation.get("parameters", [])
+        if one["name"] == "since"
+    }
+    assert len(said) >= 4
+    assert not [path for path, one in said.items() if "end of that day" in str(one)]
+
+
 def _fields_sent(operation: dict[str, Any], components: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     yield from ((one["name"], one["schema"]) for one in operation.get("parameters", []) if one["in"] == "query")
     for content in operation.get("requestBody", {}).get("content", {}).values():

@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 from ninja import Field, Schema
 from pydantic import model_validator
 
-from accounts.apikit import Id, Moment, Ok, PageOut, PageQuery
+from accounts.apikit import Id, Moment, Ok, PageOut, PageQuery, Start
 from accounts.models import User
 from billing.gateways.offline import OfflineGateway
 from billing.models import Order, OrderLine, OrderTransition, PackOffer, Payment, Refund, Transfer
@@ -104,7 +104,7 @@ class OrderQuery(PageQuery):
     own: bool = Field(False, description="Your own only, also for staff.")
     user_id: Id | None = None
     channel: str = Field("", max_length=40, description="Code of an outside shop.")
-    since: Moment | None = Field(None, description="Ordered after this.")
+    since: Start | None = Field(None, description="Ordered at this moment or later.")
     until: Moment | None = Field(None, description="Ordered before this.")
 
 

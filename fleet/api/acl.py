@@ -10,7 +10,7 @@ from django.db.models import QuerySet
 from django.http import Http404, HttpRequest
 from ninja import Field, Query, Router, Schema
 
-from accounts.apikit import ErrorOut, Id, Moment, Ok, PageOut, PageQuery, TokenAuth, page, reader_of
+from accounts.apikit import ErrorOut, Id, Moment, Ok, PageOut, PageQuery, Start, TokenAuth, page, reader_of
 from accounts.selectors import user_by_id
 from fleet.acl.decision import Mode
 from fleet.acl.versions import Policy, current_policy
@@ -120,7 +120,7 @@ class LogQuery(WhoseQuery):
 
     node_key: str = ""
     is_allowed: bool | None = None
-    since: Moment | None = None
+    since: Start | None = None
 
 
 class LogOut(Schema):

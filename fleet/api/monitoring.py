@@ -10,7 +10,7 @@ from django.db.models import Count, QuerySet, Sum
 from django.http import HttpRequest
 from ninja import Field, Query, Router, Schema
 
-from accounts.apikit import ErrorOut, Id, Moment, Ok, PageOut, PageQuery, TokenAuth, page
+from accounts.apikit import ErrorOut, Id, Moment, Ok, PageOut, PageQuery, Start, TokenAuth, page
 from derp_portal.lib.clock import now
 from fleet.load_analysis import Analysis, analyse, current, servers_to_analyse
 from fleet.models import Measurement, Metric, RelayHealth, Server, ServerLoad, Traffic
@@ -55,7 +55,7 @@ class LogQuery(PageQuery):
         Measurement.Span.READING,
         description="Readings are kept for 48 hours, hours for 90 days, days for ever.",
     )
-    since: Moment | None = None
+    since: Start | None = None
     until: Moment | None = None
 
 

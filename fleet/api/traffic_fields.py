@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from contextlib import suppress
+from datetime import UTC, date, datetime, time
 from enum import StrEnum
 from typing import Annotated
 
 from django.utils.translation import gettext as _
 from ninja import Field, Schema
-from pydantic import model_validator
+from pydantic import BeforeValidator, WithJsonSchema, model_validator
 
-from accounts.apikit import Id, Moment, Ok, PageOut, PageQuery
+from accounts.apikit import Id, Moment, Ok, PageOut, PageQuery, parse_moment
 from fleet.models import Server
 
 from .common import ServerRef
@@ -109,11 +110,25 @@ class Per(StrEnum):
     DAY = "day"
 
 
+def parse_first_day(value: object) -> datetime:
+    """A date is that UTC day, for the sums are of such; a moment is itself. Raises ValueError for what is neither."""
+    with suppress(ValueError):
+        return datetime.combine(date.fromisoformat(str(value).strip()), time.min, UTC)
+    return parse_moment(value)
+
+
+FirstDay = Annotated[
+    datetime,
+    BeforeValidator(parse_first_day),
+    WithJsonSchema({"type": "string", "examples": ["2026-12-31", "2026-12-31T18:00:00+08:00"]}),
+]
+
+
 class StatisticsQuery(PageQuery):
     """Sums of whole UTC days; by server and by user, and those of others, are for staff."""
 
     by: Per = Per.DAY
-    since: Moment | None = Field(None, description="Its UTC day is the first one; 30 days ago when left out.")
+    since: FirstDay | None = Field(None, description="Its UTC day is the first one; 30 days ago when left out.")
     until: Moment | None = Field(None, description="Its UTC day is the last one; now when left out.")
     user_id: Id | None = None
     server_id: Id | None = None
