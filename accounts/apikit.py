@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from contextlib import suppress
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
@@ -26,8 +27,9 @@ from pydantic import BeforeValidator, WithJsonSchema
 
 from accounts import services
 from accounts.models import ApiToken, User
-from derp_portal.lib import clock
+from derp_portal.lib import clock, ids
 from derp_portal.lib.errors import PortalError
+from derp_portal.lib.texts import can_be_kept
 
 log = structlog.get_logger(__name__)
 
@@ -70,6 +72,10 @@ class PageOut(Ok):
     total: int
 
 
+Id = Annotated[int, Field(ge=1, le=ids.LARGEST)]
+"""A row's number, as requests name it."""
+
+
 def parse_moment(value: object) -> datetime:
     """An ISO moment, or a date: then the end of that day. What names no zone is in the operator's.
 
@@ -97,6 +103,28 @@ Moment = Annotated[
     ),
 ]
 """A field that is sent as a moment or a date."""
+
+
+def parse_start(value: object) -> datetime:
+    """An ISO moment, or a date: then its first moment, where `parse_moment` takes its last. Raises ValueError too."""
+    with suppress(ValueError, OverflowError):
+        # A day begins when the one before it ends.
+        value = date.fromisoformat(str(value).strip()) - timedelta(days=1)
+    return parse_moment(value)
+
+
+Start = Annotated[
+    datetime,
+    BeforeValidator(parse_start),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "description": "A moment, or a date: then the beginning of that day. Without a zone, the operator's.",
+            "examples": ["2026-12-31", "2026-12-31T18:00:00+08:00"],
+        }
+    ),
+]
+"""The moment from which on something is wanted."""
 
 
 class TokenAuth(HttpBearer):
@@ -209,23 +237,22 @@ def _what_is_wrong(error: dict[str, Any]) -> str:
 
 
 class CarefulParser(Parser):
-    """Reads JSON as ninja does, and refuses texts with a zero byte in them: PostgreSQL keeps none."""
+    """Reads JSON as ninja does, and refuses texts in it that no database can keep."""
 
     def parse_body(self, request: HttpRequest) -> Any:
         """What the body says. Raises ValueError, which ninja words."""
         said = super().parse_body(request)
-        # Written out in JSON it always is this escape; the walk is for bodies that have it alone.
-        if b"\\u0000" in request.body and _has_zero_byte(said):
-            raise ValueError("a text with a zero byte")
+        if not _can_be_kept(said):
+            raise ValueError("a text with a zero byte or half of a surrogate pair")
         return said
 
 
-def _has_zero_byte(said: Any) -> bool:
+def _can_be_kept(said: Any) -> bool:
     if isinstance(said, str):
-        return "\0" in said
+        return can_be_kept(said)
     if isinstance(said, dict):
-        return any(map(_has_zero_byte, [*said, *said.values()]))
-    return isinstance(said, list) and any(map(_has_zero_byte, said))
+        return all(map(_can_be_kept, [*said, *said.values()]))
+    return not isinstance(said, list) or all(map(_can_be_kept, said))
 
 
 def error_response(

@@ -12,7 +12,7 @@ from django.http import HttpRequest
 
 from accounts.device_cookie import browser_of
 from accounts.models import User
-from accounts.services import note_browser, record
+from accounts.services import note_browser, note_new_password, record
 
 
 @receiver(user_logged_in)
@@ -36,6 +36,6 @@ def note_new_address(user: User, to_email_address: EmailAddress, **_kwargs: Any)
 
 
 @receiver([signals.password_changed, signals.password_set, signals.password_reset])
-def note_new_password(user: User, **_kwargs: Any) -> None:
+def end_logins_of_the_old_password(user: User, **_kwargs: Any) -> None:
     """There is a new password."""
-    record(actor=user, event="user.password_changed", target=user)
+    note_new_password(user_id=user.pk, actor=user)

@@ -15,10 +15,13 @@ def deliver_notification(notification_id: int) -> None:
 
 @shared_task
 def deliver_due() -> None:
-    """The sweep: send what is due, whether or not anybody was told; and forget browsers and failures of long ago."""
+    """The sweep: send what is due, whether or not anybody was told; and forget browsers, failures and sessions of
+    long ago.
+    """
     services.deliver_due()
     services.forget_browsers()
     services.forget_failures()
+    services.forget_sessions()
 
 
 @shared_task

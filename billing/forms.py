@@ -15,6 +15,7 @@ from billing.models import CURRENCIES, Order, OrderLine, PackOffer
 from billing.selectors import GIFT, WHOLESALE, Offer, Way, lookup_orders
 from billing.services.pricing import Item
 from derp_portal.lib.errors import PortalError
+from derp_portal.lib.texts import can_be_kept
 from serials.models import Lease
 
 Kind = OrderLine.Kind
@@ -52,7 +53,8 @@ class OrderForm(forms.Form):
     def key(self) -> str:
         """Under which the order is known; apart from keys that come by the API."""
         said = str(self.data.get("client_key") or "")[:40]
-        return f"page:{said}" if said else ""
+        # It is looked up before the form is validated.
+        return f"page:{said}" if said and can_be_kept(said) else ""
 
     def items(self) -> list[Item]:
         """What a valid form asks for."""

@@ -18,6 +18,7 @@ from billing.access import pack_in_shop, plan_in_shop
 from billing.forms import OrderForm, PackForm, PlanForm
 from billing.services.pricing import slow_down_guessers
 from derp_portal.lib.errors import PortalError
+from derp_portal.lib.ids import id_in
 
 DEFAULT_CURRENCY = "CNY"
 
@@ -61,8 +62,7 @@ def _wished_currency(request: HttpRequest, currencies: list[str]) -> str:
 
 def _wished_lease(request: HttpRequest) -> int | None:
     """The lease whose button led here. Only a wish: no form offers one that is not the user's own."""
-    text = request.GET.get("lease") or ""
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
+    return id_in(request.GET.get("lease") or "")
 
 
 # --- ordering -----------------------------------------------------------------------------------------

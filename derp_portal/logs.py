@@ -9,7 +9,9 @@ from typing import Any
 
 import structlog
 
-_SECRET_PATHS = re.compile(r"(/derp/admit/|/derpmap/|/accounts/confirm-email/|/accounts/password/reset/key/)[^/\s?]+")
+_SECRET_PATHS = re.compile(
+    r"(/derp/admit/|/derpmap/|/let-in/|/accounts/confirm-email/|/accounts/password/reset/key/)[^/\s?]+"
+)
 _QUERY = re.compile(r"^([A-Z]+ /[^\s?]*)\?.*")
 
 

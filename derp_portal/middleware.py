@@ -72,8 +72,24 @@ def errors_for_people(get_response: GetResponse) -> GetResponse:
     return middleware
 
 
+def no_zero_bytes_in_cookies(get_response: GetResponse) -> GetResponse:
+    """Take a cookie with a zero byte in it (`"\\000"`) for not sent: we make none, and sessions are looked up by one.
+
+    To refuse it would lock the browser out for as long as it keeps the cookie.
+    """
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        request.COOKIES = {name: value for name, value in request.COOKIES.items() if "\0" not in value}
+        return get_response(request)
+
+    return middleware
+
+
 def no_zero_bytes(get_response: GetResponse) -> GetResponse:
-    """Refuse an address with a zero byte in it, as one that cannot be read: PostgreSQL keeps and finds no such text."""
+    """Refuse an address with a zero byte in it, as one that cannot be read: PostgreSQL keeps and finds no such text.
+
+    What is sent in forms and in JSON, those who read it refuse.
+    """
 
     def middleware(request: HttpRequest) -> HttpResponse:
         if "\0" in request.path_info or "%00" in request.META.get("QUERY_STRING", ""):

@@ -108,6 +108,7 @@ MIDDLEWARE = [
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "derp_portal.middleware.client_address",
     "csp.middleware.CSPMiddleware",
+    "derp_portal.middleware.no_zero_bytes_in_cookies",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
     "derp_portal.middleware.no_zero_bytes",

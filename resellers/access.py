@@ -35,4 +35,5 @@ def settlement_for(reseller: Reseller, settlement_id: int) -> Settlement:
 
 def sold_for(reseller: Reseller, serial_id: int) -> SoldSerial:
     """A serial of the reseller's own stock. Raises Http404."""
-    return get_object_or_404(stock_of(reseller), serial_id=serial_id)
+    # Asked for as a key: only of keys Django knows that no row has a number too large for the column.
+    return get_object_or_404(stock_of(reseller), serial__pk=serial_id)

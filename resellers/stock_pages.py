@@ -24,6 +24,7 @@ from billing.selectors import order_of_key
 from billing.services import quote
 from derp_portal.lib import money
 from derp_portal.lib.errors import PortalError
+from derp_portal.lib.ids import id_in
 from derp_portal.lib.spreadsheets import BYTE_ORDER_MARK, safe_cell
 from resellers import selectors, services
 from resellers.access import reseller_for
@@ -152,8 +153,8 @@ def _marked(request: HttpRequest, reseller: Reseller) -> list[int]:
     if "all" in request.POST:
         found = _filtered(request, reseller, services.recallable(reseller)).qs
         return list(found.values_list("serial_id", flat=True)[:MOST_AT_ONCE])
-    marked = [int(text) for text in request.POST.getlist("serial") if text.isascii() and text.isdigit()]
-    return sorted(set(marked))[:MOST_AT_ONCE]
+    marked = {number for text in request.POST.getlist("serial") if (number := id_in(text)) is not None}
+    return sorted(marked)[:MOST_AT_ONCE]
 
 
 # --- buying -----------------------------------------------------------------------------------------

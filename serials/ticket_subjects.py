@@ -7,11 +7,10 @@ from django.utils.translation import gettext as _
 
 from accounts.models import User
 from accounts.subjects import Subject
+from derp_portal.lib.ids import id_in
 from serials.models import Lease
 
 OFFERED = 50
-LONGEST_ID = 19
-"""Digits; the database's own whole numbers end there."""
 
 
 def lease_choices(user: User) -> list[Subject]:
@@ -25,14 +24,9 @@ def lease_subject(lease_id: int) -> str:
     return f"lease:{lease_id}"
 
 
-def lease_id_of(key: str) -> int | None:
-    """The id that such a name ends with; None for what can be none."""
-    return int(key) if key.isascii() and key.isdigit() and len(key) < LONGEST_ID else None
-
-
 def find_lease(key: str, reader: User) -> Subject | None:
     """The lease of that id; its page is there for its owner, the admin's for staff, none for its seller."""
-    lease_id = lease_id_of(key)
+    lease_id = id_in(key)
     lease = None if lease_id is None else Lease.objects.filter(pk=lease_id).first()
     return _subject(lease, reader) if lease else None
 

@@ -19,6 +19,7 @@ from accounts.request_ip import current as current_ip
 from accounts.tables import configured
 from derp_portal.lib.clock import now
 from derp_portal.lib.errors import PortalError
+from derp_portal.lib.ids import id_in
 from fleet.forms import EventFilter, RegionIdForm
 from fleet.selectors import moves_seen_by, relay_events, traffic_of
 from fleet.services import choose_region_id, revoke_map_token, rotate_map_token
@@ -118,8 +119,7 @@ def _ask_for_code(request: HttpRequest, form: CodeForm, *, status: int = 200) ->
 
 def _wished_lease(request: HttpRequest) -> int | None:
     """The lease whose Renew button led here. Only a wish: the service offers none that is not the user's own."""
-    text = request.POST.get("lease") or request.GET.get("lease") or ""
-    return int(text) if text.isascii() and text.isdigit() else None
+    return id_in(request.POST.get("lease") or request.GET.get("lease") or "")
 
 
 def _refused(request: HttpRequest, form: CodeForm, error: PortalError) -> HttpResponse:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -62,6 +63,61 @@ def test_a_text_with_a_zero_byte_is_refused_before_any_database_stumbles(db: Non
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        rb'{"username": "\ud800", "password": "x"}',
+        rb'{"username": "a", "password": "x", "\udfff": 1}',
+        rb'{"username": "a", "password": "x", "more": [{"deep": "\u0000"}]}',
+        '{"username": "a\\u0000b", "password": "x"}'.encode("utf-16"),
+    ],
+)
+def test_a_text_that_no_database_can_keep_is_refused_however_it_was_written(db: None, body: bytes) -> None:
+    answer = Client().post("/api/user/login", body, "application/json")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
+
+
+def test_a_letter_written_as_a_pair_of_surrogates_is_one(db: None) -> None:
+    body = rb'{"username": "\ud83d\ude00", "password": "x"}'
+    answer = Client().post("/api/user/login", body, "application/json")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_credentials")
+
+
+def test_no_id_in_a_request_is_larger_than_a_column_holds(root: User) -> None:
+    status, answer = Caller(root).get("finance/payments", user_id=10**30)
+    assert (status, [field["field"] for field in answer["error"]["fields"]]) == (422, ["user_id"])
+    schema = api.get_openapi_schema(path_prefix="/api/")
+    said = {
+        f"{path} {name}": str(field)
+        for path, methods in schema["paths"].items()
+        for operation in methods.values()
+        for name, field in _fields_sent(operation, schema["components"]["schemas"])
+        if name.endswith(("_id", "_ids")) and "integer" in str(field)
+    }
+    assert len(said) > 50
+    assert [name for name, field in said.items() if f"'maximum': {2**63 - 1}" not in field] == []
+
+
+def test_a_date_to_begin_with_is_the_beginning_of_that_day_everywhere() -> None:
+    schema = api.get_openapi_schema(path_prefix="/api/")
+    said = {
+        path: one
+        for path, methods in schema["paths"].items()
+        for operation in methods.values()
+        for one in operation.get("parameters", [])
+        if one["name"] == "since"
+    }
+    assert len(said) >= 4
+    assert not [path for path, one in said.items() if "end of that day" in str(one)]
+
+
+def _fields_sent(operation: dict[str, Any], components: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    yield from ((one["name"], one["schema"]) for one in operation.get("parameters", []) if one["in"] == "query")
+    for content in operation.get("requestBody", {}).get("content", {}).values():
+        for name in re.findall(r"#/components/schemas/(\w+)", str(content["schema"])):
+            yield from components[name].get("properties", {}).items()
+
+
 def test_words_about_zero_bytes_are_none(db: None) -> None:
     said = {"email": "alice@example.com", "password": r"what \u0000 means"}
     answer = Client().post("/api/user/login", said, "application/json")
@@ -78,6 +134,16 @@ def test_an_address_with_a_zero_byte_cannot_be_read(db: None, path: str) -> None
         assert answer.json()["error"]["code"] == "invalid_request"
     else:
         assert "We could not read that request" in answer.content.decode()
+
+
+@pytest.mark.both_databases
+def test_a_cookie_with_a_zero_byte_counts_as_not_sent(db: None, settings: Any) -> None:
+    sent = rf'{settings.SESSION_COOKIE_NAME}="aaaaaaaaaa\000"; ref="a\000b"; kept=1'
+    answer = Client().get("/dashboard/", headers={"Cookie": sent})
+    assert (answer.status_code, answer.wsgi_request.COOKIES) == (302, {"kept": "1"})
+    said = {"username": "dora", "email": "dora@example.com", "password": "violet-tram-88"}
+    Client().post("/api/user/register", said, "application/json", headers={"Cookie": sent})
+    assert User.objects.get().signup_ref == ""
 
 
 def test_every_operation_is_described_and_says_how_it_fails() -> None:

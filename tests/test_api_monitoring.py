@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from accounts.models import User
 from derp_portal.lib.clock import now
@@ -62,6 +63,8 @@ def test_the_log_is_found_by_server_metric_span_and_time(staff: Caller) -> None:
     assert total(staff, "monitoring/logs", span="hour") == 1
     assert total(staff, "monitoring/logs", metric="memory") == total(staff, "monitoring/logs", span="day") == 0
     assert total(staff, "monitoring/logs", since=hour_ago) == 2
+    day = timezone.localdate(now() - timedelta(minutes=90)).isoformat()
+    assert total(staff, "monitoring/logs", since=day) == 3, "a date is the beginning of that day"
     assert total(staff, "monitoring/logs", until=hour_ago, server_id=one.pk, metric="cpu") == 1
     assert staff.get("monitoring/logs", page=2, per_page=2)[1]["pages"] == 2
     assert newest.pk

@@ -109,6 +109,9 @@ def test_statistics_by_everything_and_for_some_days(staff: Caller, alice: User, 
     assert days[0]["day"] == now().date().isoformat()
     since = (now() - timedelta(days=1)).isoformat()
     assert [day["upload_bytes"] for day in staff.get("traffic/statistics", since=since)[1]["items"]] == [3]
+    today = now().date().isoformat()
+    assert [day["day"] for day in staff.get("traffic/statistics", since=today)[1]["items"]] == [today]
+    assert staff.get("traffic/statistics", since="yesterday")[0] == 422
     assert Caller(bob).get("traffic/statistics")[1]["items"] == []
     assert staff.get("traffic/statistics", per_page=1)[1]["pages"] == 2
 

@@ -12,6 +12,7 @@ from derp_portal.logs import hide_secrets, one_line_each
     [
         ("POST /derp/admit/s3cret-_x", "POST /derp/admit/***"),
         ("GET /derpmap/t0ken.json", "GET /derpmap/***"),
+        ("POST /let-in/MQ:abc:def/", "POST /let-in/***/"),
         ("POST /accounts/confirm-email/MQ:abc:def/", "POST /accounts/confirm-email/***/"),
         ("GET /accounts/password/reset/key/1-abc-def/", "GET /accounts/password/reset/key/***/"),
         ("GET /redeem/?code=F9XF-0000", "GET /redeem/?***"),

@@ -9,11 +9,12 @@ from allauth.account.models import EmailAddress, EmailConfirmation
 from django.apps import apps
 from django.conf import settings
 from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group
 from django.db.models import QuerySet
 from django.forms import ModelForm
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
 from django.utils.text import capfirst
 from django.utils.translation import gettext, ngettext
@@ -48,6 +49,10 @@ class NewUserForm(UserCreationForm):
     class Meta:
         model = User
         fields = ("username", "email", "role")
+
+    def clean_email(self) -> str:
+        """In small letters, as logging in and resetting a password look for it."""
+        return str(self.cleaned_data["email"]).lower()
 
 
 @admin.register(Group)
@@ -133,6 +138,15 @@ class UserAdmin(_UserAdmin, ModelAdmin):
             services.record(actor=actor, event="user.rights_changed", target=obj, changed=rights)
         if "role" in form.changed_data:
             services.change_role(user_id=obj.pk, role=obj.role, actor=actor)
+
+    def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:
+        """A new password by staff ends what the old one had opened, as one by its owner does."""
+        before = self.get_object(request, unquote(id))
+        response: HttpResponse = super().user_change_password(request, id, form_url)
+        after = self.get_object(request, unquote(id))
+        if before and after and after.password != before.password:
+            services.note_new_password(user_id=after.pk, actor=signed_in(request))
+        return response
 
     @action(description=_("Switch off: no login, tokens revoked"), permissions=["act"])
     def deactivate(self, request: HttpRequest, queryset: QuerySet[User]) -> HttpResponseBase:

@@ -12,7 +12,7 @@ from ninja import Field, Query, Router, Schema
 
 from accounts import ratelimit, request_ip, services
 from accounts.adapter import SIGNUP_REF_COOKIE
-from accounts.apikit import ErrorOut, Ok, PageOut, PageQuery, TokenAuth, page, reader_of, sees_everybody
+from accounts.apikit import ErrorOut, Id, Ok, PageOut, PageQuery, TokenAuth, page, reader_of, sees_everybody
 from accounts.models import Notification, User
 from accounts.selectors import notifications_for, user_by_id
 
@@ -20,6 +20,8 @@ user = Router(tags=["user"])
 notifications = Router(tags=["notifications"])
 
 MINUTE, HOUR = 60, 3600
+LOGINS_AN_HOUR = 100
+"""Of one account, from wherever."""
 
 
 class RegisterIn(Schema):
@@ -69,7 +71,7 @@ class MeOut(Ok):
 class MessageIn(Schema):
     """An operator's own words. `message` is another name for `body`."""
 
-    user_id: int
+    user_id: Id
     subject: str = Field(max_length=255)
     body: str = ""
     message: str = ""
@@ -84,7 +86,7 @@ class MessageOut(Ok):
 class NotificationQuery(PageQuery):
     """Filters of the list; `user_id` is for staff."""
 
-    user_id: int | None = None
+    user_id: Id | None = None
     kind: str = ""
     status: str = ""
 
@@ -114,15 +116,15 @@ class NotificationPage(PageOut):
 @user.post("/register", response={200: RegisterOut, 422: ErrorOut, 429: ErrorOut}, auth=None)
 def register(request: HttpRequest, data: RegisterIn) -> dict[str, Any]:
     """Sign up. A mail with a link follows; logging in works once the link was opened."""
-    ip = request_ip.current() or ""
-    ratelimit.hit(scope="register", key=ip, limit=20, window_seconds=HOUR)
+    ip = request_ip.current()
+    ratelimit.hit(scope="register", key=request_ip.as_counted(ip), limit=20, window_seconds=HOUR)
     new = services.register(
         username=data.username,
         email=data.email,
         password=data.password,
         language=data.language,
         signup_ref=data.ref or request.COOKIES.get(SIGNUP_REF_COOKIE, ""),
-        ip=ip or None,
+        ip=ip,
     )
     return {"success": True, "user_id": new.pk}
 
@@ -131,10 +133,12 @@ def register(request: HttpRequest, data: RegisterIn) -> dict[str, Any]:
 def login(request: HttpRequest, data: LoginIn) -> dict[str, Any]:
     """Exchange name and password for a token of 30 days, with every scope the account may have."""
     name = (data.email or data.username).strip()
-    ip = request_ip.current() or ""
+    ip = request_ip.as_counted(request_ip.current())
     ratelimit.hit(scope="login-ip", key=ip, limit=60, window_seconds=5 * MINUTE)
-    # The account's limit is counted together with the address: a stranger must not lock anybody out.
+    # The account's narrow limit is counted together with the address: a stranger must not lock anybody out.
     ratelimit.hit(scope="login", key=f"{ip} {name}", limit=10, window_seconds=5 * MINUTE)
+    # The wide one is for guessers with very many addresses, and shuts nothing but this door; the page has its own.
+    ratelimit.hit(scope="login-account", key=name, limit=LOGINS_AN_HOUR, window_seconds=HOUR)
     token, secret = services.log_in(request=request, login=name, password=data.password)
     return {"success": True, "token": secret, "expires_at": token.expires_at}
 

@@ -12,7 +12,7 @@ from ninja import Field, Query, Router, Schema
 
 from accounts import services
 from accounts.access import ticket_for
-from accounts.apikit import ErrorOut, Ok, PageOut, PageQuery, TokenAuth, page, reader_of, sees_everybody
+from accounts.apikit import ErrorOut, Id, Ok, PageOut, PageQuery, TokenAuth, page, reader_of, sees_everybody
 from accounts.models import Ticket, TicketMessage, User
 from accounts.selectors import all_tickets, thread_of, tickets_of, tickets_reached_first
 from accounts.services.tickets import LONGEST_SUBJECT, LONGEST_TEXT, side_of
@@ -72,7 +72,7 @@ class TicketQuery(PageQuery):
     state: Ticket.State | None = None
     about: str = Field("", max_length=80)
     q: str = Field("", max_length=120, description="The number from its beginning, or words of the subject.")
-    user_id: int | None = None
+    user_id: Id | None = None
 
 
 class TicketOut(Schema):

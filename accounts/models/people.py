@@ -23,10 +23,11 @@ class UserManager(BaseUserManager["User"]):
     """Makes users with a hashed password. Sign-up goes through `services.register`, not through here."""
 
     def create_user(self, username: str, email: str, password: str | None = None, **fields: Any) -> User:
-        """A saved user; without a password, one who cannot log in by password."""
-        user = self.model(
-            username=self.model.normalize_username(username), email=self.normalize_email(email).strip(), **fields
-        )
+        """A saved user; without a password, one who cannot log in by password.
+
+        The address is kept in small letters: allauth looks for no others.
+        """
+        user = self.model(username=self.model.normalize_username(username), email=email.strip().lower(), **fields)
         user.set_password(password)
         user.save(using=self._db)
         return user

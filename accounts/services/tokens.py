@@ -11,9 +11,10 @@ from django.contrib.auth import authenticate
 from django.db import transaction
 from django.db.models import Q
 from django.http import HttpRequest
+from django.utils import translation
 from django.utils.translation import gettext as _
 
-from accounts.models import ApiToken, User
+from accounts.models import LANGUAGES, ApiToken, User
 from accounts.services.audit import record
 from derp_portal.lib import clock
 from derp_portal.lib.errors import PortalError
@@ -76,6 +77,19 @@ def revoke_all(*, user_id: int) -> int:
     return ApiToken.objects.filter(user_id=user_id, revoked_at=None).update(revoked_at=clock.now())
 
 
+def revoke_logins(*, user_id: int) -> int:
+    """End the tokens that `log_in` made, not those made by hand; the number ended. For callers that write their own
+    audit entry.
+
+    A login's token is known by its name, in whatever language it was made. One that somebody named so goes with them.
+    """
+    names = []
+    for code, _language in LANGUAGES:
+        with translation.override(code):
+            names.append(_login_name())
+    return ApiToken.objects.filter(user_id=user_id, revoked_at=None, name__in=names).update(revoked_at=clock.now())
+
+
 def authenticate_token(*, secret: str) -> ApiToken | None:
     """The live token of an active user that has this secret, with its user loaded; None for any other."""
     now = clock.now()
@@ -110,7 +124,11 @@ def log_in(*, request: HttpRequest, login: str, password: str) -> tuple[ApiToken
         )
     scopes = [scope for scope in ApiToken.Scope if scope.is_for(user)]
     expires_at = clock.now() + clock.days(LOGIN_TOKEN_DAYS)
-    return issue_token(user=user, name=_("API login"), scopes=scopes, actor=user, expires_at=expires_at)
+    return issue_token(user=user, name=_login_name(), scopes=scopes, actor=user, expires_at=expires_at)
+
+
+def _login_name() -> str:
+    return _("API login")
 
 
 def _inactive() -> PortalError:

@@ -90,10 +90,15 @@ class MethodPage(PageOut):
     items: list[MethodOut]
 
 
+def _slow_down() -> None:
+    """Raises RateLimited for an address that asks for prices all the time."""
+    ratelimit.hit(scope="plans", key=request_ip.as_counted(request_ip.current()), limit=120, window_seconds=60)
+
+
 @plan.get("/list", response={200: PlanPage, 422: ErrorOut, 429: ErrorOut}, auth=None)
 def list_plans(request: HttpRequest, query: Query[PageQuery]) -> dict[str, Any]:
     """The plans on offer, with their prices. Needs no token."""
-    ratelimit.hit(scope="plans", key=request_ip.current() or "", limit=120, window_seconds=60)
+    _slow_down()
     answer = page(public_plans(), query.page, query.per_page)
     prices = _prices_of(answer["items"])
     return answer | {"items": [show_plan(one) | {"prices": prices[one.pk]} for one in answer["items"]]}
@@ -102,7 +107,7 @@ def list_plans(request: HttpRequest, query: Query[PageQuery]) -> dict[str, Any]:
 @pack.get("/list", response={200: PackPage, 422: ErrorOut, 429: ErrorOut}, auth=None)
 def list_packs(request: HttpRequest, query: Query[CurrencyQuery]) -> dict[str, Any]:
     """The traffic packs on offer in a currency. Needs no token."""
-    ratelimit.hit(scope="plans", key=request_ip.current() or "", limit=120, window_seconds=60)
+    _slow_down()
     return page(packs_on_sale(query.currency), query.page, query.per_page, _show_pack)
 
 

@@ -10,7 +10,7 @@ from django.utils.translation import gettext as _
 from ninja import Field, Schema
 from pydantic import AfterValidator, WithJsonSchema
 
-from accounts.apikit import Ok, PageOut, PageQuery
+from accounts.apikit import Id, Ok, PageOut, PageQuery
 from billing.finance.days import month_named
 from billing.finance.figures import By, Part, Statistics
 from billing.finance.sums import Sums
@@ -217,7 +217,7 @@ class LedgerPage(PageOut):
 class PaymentsQuery(PageQuery, PeriodQuery):
     """Filters of the payments. The days are those on which orders were paid."""
 
-    user_id: int | None = None
+    user_id: Id | None = None
     currency: CurrencyCode | None = None
     method: str = Field("", description="Code of a payment method.")
     channel: str = Field("", description=OF_SHOP)

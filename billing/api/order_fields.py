@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 from ninja import Field, Schema
 from pydantic import model_validator
 
-from accounts.apikit import Moment, Ok, PageOut, PageQuery
+from accounts.apikit import Id, Moment, Ok, PageOut, PageQuery, Start
 from accounts.models import User
 from billing.gateways.offline import OfflineGateway
 from billing.models import Order, OrderLine, OrderTransition, PackOffer, Payment, Refund, Transfer
@@ -43,7 +43,7 @@ class ItemIn(Schema):
     plan: str = Field("", max_length=80, description="Code of a plan.", examples=["30-days"])
     pack: str = Field("", max_length=80, description="Code of a traffic pack.")
     quantity: int = Field(1, ge=1, le=MOST_AT_ONCE[Kind.WHOLESALE])
-    lease_id: int | None = Field(None, description="Which of your leases it is for.")
+    lease_id: Id | None = Field(None, description="Which of your leases it is for.")
     new_lease: bool = Field(False, description="Of `self`: a lease of its own beside those you have.")
 
     @model_validator(mode="after")
@@ -102,9 +102,9 @@ class OrderQuery(PageQuery):
         "", max_length=200, description="Part of a number, of a plan's name, or of a payment's or transfer's."
     )
     own: bool = Field(False, description="Your own only, also for staff.")
-    user_id: int | None = None
+    user_id: Id | None = None
     channel: str = Field("", max_length=40, description="Code of an outside shop.")
-    since: Moment | None = Field(None, description="Ordered after this.")
+    since: Start | None = Field(None, description="Ordered at this moment or later.")
     until: Moment | None = Field(None, description="Ordered before this.")
 
 

@@ -40,7 +40,7 @@ class ChannelAuth(HttpBearer):
         """The shop, or None (401) when the token is no shop's. Raises RateLimited."""
         found = services.channel_of_token(token)
         if found is None:
-            ip = request_ip.current() or ""
+            ip = request_ip.as_counted(request_ip.current())
             ratelimit.hit(scope="shop-token", key=ip, limit=MOST_WRONG_TOKENS, window_seconds=MINUTE)
             return None
         ratelimit.hit(scope="shop", key=str(found.pk), limit=MOST_CALLS, window_seconds=MINUTE)

@@ -11,7 +11,7 @@ from django.http import HttpRequest
 from django.shortcuts import get_object_or_404
 from ninja import Field, Query, Router, Schema
 
-from accounts.apikit import ErrorOut, Ok, PageOut, PageQuery, TokenAuth, page, reader_of
+from accounts.apikit import ErrorOut, Id, Ok, PageOut, PageQuery, TokenAuth, page, reader_of
 from billing import services
 from billing.models import Order, PaymentMethod, Refund, Transfer
 from billing.selectors import orders_in_full
@@ -122,7 +122,7 @@ class HeldPage(PageOut):
 class TransferIn(Schema):
     """Which money, and why so."""
 
-    transfer_id: int
+    transfer_id: Id
     reason: str = Field(min_length=1, max_length=200)
 
 

@@ -13,6 +13,7 @@ from billing.services.ledger import today
 from derp_portal.lib.errors import PortalError
 from serials.models import Plan
 
+from .days import FIRST_YEAR, LAST_YEAR
 from .gathering import currencies
 from .sums import OWN_SHOP, Narrowing
 
@@ -24,11 +25,13 @@ OWN = "own"
 def period(start: date | None, end: date | None) -> tuple[date, date]:
     """The period that was asked for, by default this month up to today.
 
-    Raises PortalError `invalid_period` when it ends before it begins or is longer than ten years.
+    Raises PortalError `invalid_period` when it ends before it begins, is longer than ten years, or lies in years
+    without any books.
     """
     end = end or today()
     start = start or min(end, today()).replace(day=1)
-    if not start <= end <= start + timedelta(days=LONGEST_DAYS):
+    is_near = start.year >= FIRST_YEAR and end.year <= LAST_YEAR
+    if not is_near or not start <= end <= start + timedelta(days=LONGEST_DAYS):
         raise PortalError(
             _("The period must begin before it ends, and be no longer than ten years."),
             code="invalid_period",

@@ -10,6 +10,9 @@ from django.conf import settings
 
 from derp_portal.lib.clock import end_of_day, next_month, start_of_day
 
+FIRST_YEAR, LAST_YEAR = 2000, 2999
+"""Months outside of these are typing mistakes."""
+
 
 def operators_zone() -> ZoneInfo:
     """The zone whose days are the days of the books."""
@@ -38,7 +41,11 @@ def month_before(month: date) -> date:
 
 
 def month_named(text: str) -> date:
-    """The first day of the month written as 2027-01. Raises ValueError for what is none."""
+    """The first day of the month written as 2027-01. Raises ValueError for what is none, or out of all reason."""
     if len(text) != len("2027-01"):
         raise ValueError(f"{text!r} is not a month")
-    return date.fromisoformat(f"{text}-01")
+    month = date.fromisoformat(f"{text}-01")
+    # So that the months beside it exist too, in every zone.
+    if not FIRST_YEAR <= month.year <= LAST_YEAR:
+        raise ValueError(f"{text!r} is a month without any books")
+    return month

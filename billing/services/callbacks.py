@@ -11,6 +11,7 @@ from django.utils import translation
 
 from accounts import ratelimit
 from accounts.ratelimit import RateLimited
+from accounts.request_ip import as_counted
 from billing.gateways.base import SETBACKS, CallbackAnswer, CallbackRefused, RawCallback
 from billing.models import GatewayCallback, Payment, PaymentMethod, Transfer
 from derp_portal.lib.clock import now
@@ -112,7 +113,7 @@ def _ask_soon(method: PaymentMethod, reference: str) -> Payment | None:
 
 def _may_be_kept(ip: str | None) -> bool:
     try:
-        ratelimit.hit(scope="callback-refused", key=ip or "", limit=REFUSED_KEPT_A_MINUTE, window_seconds=60)
+        ratelimit.hit(scope="callback-refused", key=as_counted(ip), limit=REFUSED_KEPT_A_MINUTE, window_seconds=60)
     except RateLimited:
         return False
     return True

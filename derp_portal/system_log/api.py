@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from datetime import date, datetime, timedelta
-from typing import Annotated, Any
+from datetime import datetime
+from typing import Any
 
 from django.http import HttpRequest
 from ninja import Field, Query, Router, Schema
-from pydantic import BeforeValidator, WithJsonSchema
 
-from accounts.apikit import ErrorOut, Moment, Ok, TokenAuth, parse_moment
+from accounts.apikit import ErrorOut, Moment, Ok, Start, TokenAuth
 
 from .entries import Kind, Severity
 from .page import NEEDED
@@ -19,28 +17,6 @@ from .reading import DEFAULT_LIMIT, Filters, read
 LARGEST_PER_PAGE = 200
 
 logs = Router(tags=["logs"])
-
-
-def parse_start(value: object) -> datetime:
-    """An ISO moment, or a date: then its first moment, where elsewhere it is its last. Raises ValueError otherwise."""
-    with suppress(ValueError, OverflowError):
-        # A day begins when the one before it ends.
-        value = date.fromisoformat(str(value).strip()) - timedelta(days=1)
-    return parse_moment(value)
-
-
-Start = Annotated[
-    datetime,
-    BeforeValidator(parse_start),
-    WithJsonSchema(
-        {
-            "type": "string",
-            "description": "A moment, or a date: then the beginning of that day. Without a zone, the operator's.",
-            "examples": ["2026-12-31", "2026-12-31T18:00:00+08:00"],
-        }
-    ),
-]
-"""The moment from which on lines are wanted."""
 
 
 class LogQuery(Schema):

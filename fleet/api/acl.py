@@ -10,7 +10,7 @@ from django.db.models import QuerySet
 from django.http import Http404, HttpRequest
 from ninja import Field, Query, Router, Schema
 
-from accounts.apikit import ErrorOut, Moment, Ok, PageOut, PageQuery, TokenAuth, page, reader_of
+from accounts.apikit import ErrorOut, Id, Moment, Ok, PageOut, PageQuery, Start, TokenAuth, page, reader_of
 from accounts.selectors import user_by_id
 from fleet.acl.decision import Mode
 from fleet.acl.versions import Policy, current_policy
@@ -64,8 +64,8 @@ class AclAnswer(Ok):
 class GenerateIn(Schema):
     """What the policy is to say from now on. What is left out stays as it is."""
 
-    user_id: int
-    server_ids: list[int] | None = Field(None, max_length=1000, description="Empty: anywhere.")
+    user_id: Id
+    server_ids: list[Id] | None = Field(None, max_length=1000, description="Empty: anywhere.")
     mode: Mode | None = None
     node_keys: list[str] | None = Field(None, max_length=services.MOST_DEVICES, description="All of them, anew.")
     networks: list[str] | None = Field(None, max_length=services.MOST_NETWORKS, examples=[["203.0.113.0/24"]])
@@ -77,14 +77,14 @@ class GenerateIn(Schema):
 class RollbackIn(Schema):
     """Which version is to be set again."""
 
-    user_id: int | None = Field(None, description="Yourself when left out; others are for staff.")
+    user_id: Id | None = Field(None, description="Yourself when left out; others are for staff.")
     version: int = Field(ge=1)
 
 
 class CheckQuery(Schema):
     """Who would come, from where."""
 
-    user_id: int | None = Field(None, description="Yourself when left out; others are for staff.")
+    user_id: Id | None = Field(None, description="Yourself when left out; others are for staff.")
     node_key: str
     ip: str = ""
 
@@ -100,13 +100,13 @@ class CheckAnswer(Ok):
 class WhoseQuery(PageQuery):
     """Whose; others are for staff."""
 
-    user_id: int | None = None
+    user_id: Id | None = None
 
 
 class OneQuery(Schema):
     """Whose; others are for staff."""
 
-    user_id: int | None = Field(None, description="Yourself when left out.")
+    user_id: Id | None = Field(None, description="Yourself when left out.")
 
 
 class HistoryPage(PageOut):
@@ -120,7 +120,7 @@ class LogQuery(WhoseQuery):
 
     node_key: str = ""
     is_allowed: bool | None = None
-    since: Moment | None = None
+    since: Start | None = None
 
 
 class LogOut(Schema):

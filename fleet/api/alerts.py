@@ -9,7 +9,7 @@ from django.http import HttpRequest
 from django.shortcuts import get_object_or_404
 from ninja import Field, Query, Router, Schema
 
-from accounts.apikit import ErrorOut, Ok, PageOut, PageQuery, TokenAuth, page, reader_of
+from accounts.apikit import ErrorOut, Id, Ok, PageOut, PageQuery, TokenAuth, page, reader_of
 from fleet.models import Alert, Server, Silence
 from fleet.services import alerts as services
 from fleet.services.alert_words import wording
@@ -24,7 +24,7 @@ alerts = Router(tags=["alerts"])
 class AlertRef(Schema):
     """Names an alert."""
 
-    alert_id: int
+    alert_id: Id
 
 
 class AlertAnswer(Ok):
@@ -38,7 +38,7 @@ class AlertIn(Schema):
 
     severity: Alert.Severity = Field(description="`info`, `warning` or `critical`")
     message: str = Field(description="As it is to be read; at most 2,000 characters.")
-    server_id: int | None = Field(None, description="The server it is about, if it is about one.")
+    server_id: Id | None = Field(None, description="The server it is about, if it is about one.")
 
 
 class AlertOut(Schema):
@@ -70,7 +70,7 @@ class AlertQuery(PageQuery):
     acknowledged: bool | None = Field(None, description="true: what somebody looks into or has seen to.")
     alert_type: Alert.Kind | None = None
     severity: Alert.Severity | None = None
-    server_id: int | None = None
+    server_id: Id | None = None
 
 
 class SilenceIn(Schema):
@@ -78,7 +78,7 @@ class SilenceIn(Schema):
 
     minutes: int = Field(ge=1, le=A_YEAR, description="From now on.")
     alert_type: Alert.Kind | None = Field(None, description="Without it: every kind.")
-    server_id: int | None = Field(None, description="Without it: every server, and what is about none.")
+    server_id: Id | None = Field(None, description="Without it: every server, and what is about none.")
     note: str = Field("", max_length=200)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from ninja import Field, Schema
 
-from accounts.apikit import Ok
+from accounts.apikit import Id, Ok
 from derp_portal.lib.errors import PortalError
 from fleet.runtimes.base import RuntimeFailure, Unavailable
 from fleet.words import advice, trouble
@@ -27,7 +27,7 @@ PortNumber = Annotated[int, Field(ge=1024, le=65535)]
 class ServerRef(Schema):
     """Names a server."""
 
-    server_id: int
+    server_id: Id
 
 
 class ServerAnswer(Ok):

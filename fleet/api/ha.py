@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 from ninja import Field, Query, Router, Schema
 
-from accounts.apikit import ErrorOut, Ok, PageOut, PageQuery, TokenAuth, page, reader_of
+from accounts.apikit import ErrorOut, Id, Ok, PageOut, PageQuery, TokenAuth, page, reader_of
 from fleet import selectors, services
 from fleet.models import Evacuation, Move, MoveReason, Server
 from fleet.services.failover_plan import PlannedMove
@@ -26,7 +26,7 @@ ha = Router(tags=["ha"])
 class FailoverIn(Schema):
     """Everything may be left out, the body too: then every server that is not healthy is meant."""
 
-    server_id: int | None = Field(None, description="This server only, healthy or not.")
+    server_id: Id | None = Field(None, description="This server only, healthy or not.")
     dry_run: bool = Field(False, description="Only say what would be done.")
 
 
@@ -122,7 +122,7 @@ class FailoverQuery(PageQuery):
     """Filters of the list."""
 
     state: Evacuation.State | None = None
-    server_id: int | None = None
+    server_id: Id | None = None
     reason: MoveReason | None = None
 
 

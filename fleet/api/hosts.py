@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 from ninja import Field, Query, Router, Schema
 from pydantic import IPvAnyAddress
 
-from accounts.apikit import ErrorOut, PageOut, PageQuery, TokenAuth, page, reader_of
+from accounts.apikit import ErrorOut, Id, PageOut, PageQuery, TokenAuth, page, reader_of
 from derp_portal.lib.errors import PortalError
 from fleet import selectors, services
 from fleet.models import Server
@@ -81,7 +81,7 @@ class ServerIn(ServerFields):
 class ServerChange(ServerFields):
     """What to change; fields left out stay as they are."""
 
-    server_id: int
+    server_id: Id
     ip: IPvAnyAddress | None = None
     region: str | None = None
 

@@ -10,7 +10,7 @@ from django.db.models import Count, QuerySet, Sum
 from django.http import HttpRequest
 from ninja import Field, Query, Router, Schema
 
-from accounts.apikit import ErrorOut, Moment, Ok, PageOut, PageQuery, TokenAuth, page
+from accounts.apikit import ErrorOut, Id, Moment, Ok, PageOut, PageQuery, Start, TokenAuth, page
 from derp_portal.lib.clock import now
 from fleet.load_analysis import Analysis, analyse, current, servers_to_analyse
 from fleet.models import Measurement, Metric, RelayHealth, Server, ServerLoad, Traffic
@@ -49,13 +49,13 @@ class LogPage(PageOut):
 class LogQuery(PageQuery):
     """Filters of the list."""
 
-    server_id: int | None = None
+    server_id: Id | None = None
     metric: Metric | None = None
     span: Measurement.Span = Field(
         Measurement.Span.READING,
         description="Readings are kept for 48 hours, hours for 90 days, days for ever.",
     )
-    since: Moment | None = None
+    since: Start | None = None
     until: Moment | None = None
 
 
@@ -123,7 +123,7 @@ class AnalysisPage(Ok):
 class ServersQuery(PageQuery):
     """Filters of the list."""
 
-    server_id: int | None = None
+    server_id: Id | None = None
     region: str = Field("", description="Code of a region.")
 
 
@@ -204,8 +204,8 @@ class HealthQuery(PageQuery):
     """Filters. `status` and `container_id` are the relays', the others narrow the servers too."""
 
     status: RelayHealth.Status | None = None
-    container_id: int | None = None
-    server_id: int | None = None
+    container_id: Id | None = None
+    server_id: Id | None = None
     region: str = Field("", description="Code of a region.")
     phase: Server.Phase | None = Field(None, description="Of the server.")
 

@@ -12,7 +12,7 @@ from django.utils.translation import ngettext
 from ninja import Field, Query, Schema
 from pydantic import IPvAnyAddress
 
-from accounts.apikit import ErrorOut, Ok, PageOut, PageQuery, TokenAuth, page, reader_of
+from accounts.apikit import ErrorOut, Id, Ok, PageOut, PageQuery, TokenAuth, page, reader_of
 from fleet import selectors, services
 from fleet.enrolment.script import ENGINE_PORT, ScriptOptions
 from fleet.models import Server, ServerEvent
@@ -72,7 +72,7 @@ class AddressChanged(ServerAnswer):
 class CheckPorts(ServerRef):
     """Which server's ports, and from where."""
 
-    from_id: int | None = Field(None, description="The server that tries; the least loaded other one when left out.")
+    from_id: Id | None = Field(None, description="The server that tries; the least loaded other one when left out.")
 
 
 class PortsChecked(ServerAnswer):
@@ -107,7 +107,7 @@ class ServerEventPage(PageOut):
 class EventQuery(PageQuery):
     """Filters of the timeline."""
 
-    server_id: int | None = None
+    server_id: Id | None = None
     event: ServerEvent.Kind | None = None
 
 

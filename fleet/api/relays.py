@@ -12,7 +12,7 @@ from django.shortcuts import get_object_or_404
 from django.utils.translation import gettext as _
 from ninja import Field, Query, Router, Schema
 
-from accounts.apikit import ErrorOut, Moment, Ok, PageOut, PageQuery, TokenAuth, page, reader_of, sees_everybody
+from accounts.apikit import ErrorOut, Id, Moment, Ok, PageOut, PageQuery, TokenAuth, page, reader_of, sees_everybody
 from accounts.models import User
 from accounts.selectors import user_by_id
 from derp_portal.lib.errors import PortalError
@@ -46,27 +46,27 @@ STATE_OF = {status: state for state, status in STATUS_OF.items()}
 class AllocateIn(Schema):
     """A relay by hand, with no lease behind it."""
 
-    user_id: int
-    server_id: int | None = Field(None, description="Where; the best server when left out.")
+    user_id: Id
+    server_id: Id | None = Field(None, description="Where; the best server when left out.")
     run_until: Moment | None = Field(None, description="The user's `rental_expiry` when left out.")
 
 
 class ContainerRef(Schema):
     """Names a relay by its id."""
 
-    container_id: int
+    container_id: Id
 
 
 class MoveIn(ContainerRef):
     """Which relay, and where to."""
 
-    server_id: int | None = Field(None, description="The best other server when left out.")
+    server_id: Id | None = Field(None, description="The best other server when left out.")
 
 
 class GroupRef(Schema):
     """Names the relays of one lease, or of one relay by hand."""
 
-    group_id: int
+    group_id: Id
 
 
 class QuarantineIn(GroupRef):
@@ -78,7 +78,7 @@ class QuarantineIn(GroupRef):
 class LimitIn(GroupRef):
     """Which relays, and on which servers they may run."""
 
-    server_ids: list[int] = Field(max_length=1000, description="None named: on every server.")
+    server_ids: list[Id] = Field(max_length=1000, description="None named: on every server.")
 
 
 class GroupAnswer(Ok):
@@ -170,8 +170,8 @@ class ContainerAnswer(Ok):
 class ContainerQuery(PageQuery):
     """Filters of the list; `user_id` of others is for staff."""
 
-    user_id: int | None = None
-    server_id: int | None = None
+    user_id: Id | None = None
+    server_id: Id | None = None
     status: RelayStatus | None = None
 
 

@@ -9,7 +9,7 @@ from django.http import HttpRequest
 from django.shortcuts import get_object_or_404
 from ninja import Field, Query, Router, Schema
 
-from accounts.apikit import ErrorOut, Ok, PageOut, PageQuery, TokenAuth, page, reader_of
+from accounts.apikit import ErrorOut, Id, Ok, PageOut, PageQuery, TokenAuth, page, reader_of
 from fleet.models import Rollout, Server
 from fleet.services.rollout_relays import progress_of
 from fleet.services.rollouts import (
@@ -34,7 +34,7 @@ class RolloutIn(Schema):
         description="One that the portal has stored, or a reference with a registry's name in it.",
         examples=["derp-portal/derper:1.102.3-w2", "registry.example.com/derper:1.102.3"],
     )
-    canary_id: int | None = Field(
+    canary_id: Id | None = Field(
         None, description="The server whose relays go first; the one with the fewest relays when left out."
     )
     percent_per_hour: int = Field(20, ge=1, le=100, description="Of all relays, once the canary's work.")
@@ -43,7 +43,7 @@ class RolloutIn(Schema):
 class RolloutRef(Schema):
     """Names a roll-out."""
 
-    rollout_id: int
+    rollout_id: Id
 
 
 class RolloutBrief(Schema):

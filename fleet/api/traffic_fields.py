@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from contextlib import suppress
+from datetime import UTC, date, datetime, time
 from enum import StrEnum
 from typing import Annotated
 
 from django.utils.translation import gettext as _
 from ninja import Field, Schema
-from pydantic import model_validator
+from pydantic import BeforeValidator, WithJsonSchema, model_validator
 
-from accounts.apikit import Moment, Ok, PageOut, PageQuery
+from accounts.apikit import Id, Moment, Ok, PageOut, PageQuery, parse_moment
 from fleet.models import Server
 
 from .common import ServerRef
@@ -62,10 +63,10 @@ class UsagePage(PageOut):
 class UsageQuery(PageQuery):
     """Filters of the list; those of others are for staff."""
 
-    container_id: int | None = None
-    relay_id: int | None = Field(None, description="Another name for `container_id`.")
-    user_id: int | None = None
-    server_id: int | None = None
+    container_id: Id | None = None
+    relay_id: Id | None = Field(None, description="Another name for `container_id`.")
+    user_id: Id | None = None
+    server_id: Id | None = None
 
 
 class Side(StrEnum):
@@ -79,8 +80,8 @@ class RealtimeQuery(PageQuery):
     """Rates of what; servers are for staff."""
 
     by: Side = Side.RELAY
-    container_id: int | None = None
-    server_id: int | None = None
+    container_id: Id | None = None
+    server_id: Id | None = None
 
 
 class RateOut(Schema):
@@ -109,14 +110,28 @@ class Per(StrEnum):
     DAY = "day"
 
 
+def parse_first_day(value: object) -> datetime:
+    """A date is that UTC day, for the sums are of such; a moment is itself. Raises ValueError for what is neither."""
+    with suppress(ValueError):
+        return datetime.combine(date.fromisoformat(str(value).strip()), time.min, UTC)
+    return parse_moment(value)
+
+
+FirstDay = Annotated[
+    datetime,
+    BeforeValidator(parse_first_day),
+    WithJsonSchema({"type": "string", "examples": ["2026-12-31", "2026-12-31T18:00:00+08:00"]}),
+]
+
+
 class StatisticsQuery(PageQuery):
     """Sums of whole UTC days; by server and by user, and those of others, are for staff."""
 
     by: Per = Per.DAY
-    since: Moment | None = Field(None, description="Its UTC day is the first one; 30 days ago when left out.")
+    since: FirstDay | None = Field(None, description="Its UTC day is the first one; 30 days ago when left out.")
     until: Moment | None = Field(None, description="Its UTC day is the last one; now when left out.")
-    user_id: int | None = None
-    server_id: int | None = None
+    user_id: Id | None = None
+    server_id: Id | None = None
 
 
 class StatisticsOut(AmountOut):
@@ -161,7 +176,7 @@ class OverLimitPage(PageOut):
 class UserLimitIn(Schema):
     """Whose limit, and what it is."""
 
-    user_id: int
+    user_id: Id
     quota_bytes: Bytes | None = Field(None, description="For each map and period; null: no limit at all.")
     remove: bool = Field(False, description="Let the quotas of the user's plans hold again.")
     note: str = Field("", max_length=200, description="Why.")
@@ -184,8 +199,8 @@ class UserLimitOut(Ok):
 class PackIn(Schema):
     """More traffic for the present period of one map."""
 
-    group_id: int | None = None
-    container_id: int | None = Field(None, description="Any relay of the group, instead of `group_id`.")
+    group_id: Id | None = None
+    container_id: Id | None = Field(None, description="Any relay of the group, instead of `group_id`.")
     bytes: Annotated[int, Field(ge=1, le=2**62)]
     key: str = Field(min_length=1, max_length=120, description="Of your own; sent twice it adds its pack once.")
     note: str = Field("", max_length=200)
@@ -228,7 +243,7 @@ class ServerTrafficPage(PageOut):
 class ServerTrafficQuery(PageQuery):
     """One server, or all."""
 
-    server_id: int | None = None
+    server_id: Id | None = None
 
 
 class ServerLimitIn(ServerRef):

@@ -13,6 +13,7 @@ from django.utils.translation import gettext as _
 from accounts.models import User
 from derp_portal.lib.clock import now
 from derp_portal.lib.errors import PortalError
+from derp_portal.lib.texts import can_be_kept
 from fleet.derp.keys import parse_node_key
 from fleet.models import Knock, NodeKey
 
@@ -69,11 +70,13 @@ def approve_knock(*, knock_id: int, owner: User, name: str = "") -> NodeKey | No
         knock = Knock.objects.filter(pk=knock_id, user=owner).first()
         if knock is None:
             return None
-        key = knock.node_key
+        key, name = knock.node_key, name.replace("\0", "").strip()[:80]
         change_policy(
             user_id=owner.pk,
             change=lambda policy: replace(
-                policy, devices={key: name.strip()[:80], **policy.devices}, removed=policy.removed - {key}
+                policy,
+                devices={key: name, **policy.devices},
+                removed=policy.removed - {key},
             ),
             source=NodeKey.Source.APPROVED,
             reason="",
@@ -116,7 +119,10 @@ def _from_status(text: str) -> dict[str, str]:
         peers = [status["Self"], *(status.get("Peer") or {}).values()]
         # A user whom a device is shared with stands there without a device of his own.
         keyed = [peer for peer in peers if not NO_KEY.fullmatch(peer.get("PublicKey", ""))]
-        return {parse_node_key(peer["PublicKey"]): str(peer.get("HostName") or "")[:80] for peer in keyed}
+        names = {parse_node_key(peer["PublicKey"]): str(peer.get("HostName") or "")[:80] for peer in keyed}
+        if not all(map(can_be_kept, names.values())):
+            raise ValueError("a name that cannot be kept")
+        return names
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         said = _("This does not read like the whole output of tailscale status --json. Nothing was added.")
         raise PortalError(said, code="invalid_node_key") from error

@@ -9,7 +9,7 @@ from django.http import HttpRequest
 from django.shortcuts import get_object_or_404
 from ninja import Field, Query, Schema
 
-from accounts.apikit import ErrorOut, Ok, PageOut, PageQuery, TokenAuth, page, reader_of
+from accounts.apikit import ErrorOut, Id, Ok, PageOut, PageQuery, TokenAuth, page, reader_of
 from accounts.models import User
 from accounts.services import record
 from billing.api.finance_fields import Month
@@ -64,7 +64,7 @@ class ListedAnswer(Ok):
 class DecideIn(Schema):
     """What becomes of a reseller."""
 
-    reseller_id: int
+    reseller_id: Id
     decision: Literal["approve", "reject", "suspend"]
     reason: str = Field("", max_length=200, description="Needed to reject or suspend; the applicant is told.")
     level: str = Field("", max_length=40, description="Of `approve`: code of their level; the one they have if empty.")
@@ -85,7 +85,7 @@ class RunAnswer(Ok):
 class SettlementDecisionIn(Schema):
     """What becomes of a settlement."""
 
-    settlement_id: int
+    settlement_id: Id
     decision: Literal["approve", "pay", "reject"]
     reference: str = Field("", max_length=128, description="Of `pay`: by which transfer.")
     reason: str = Field("", max_length=200, description="Of `reject`; the reseller is told.")
@@ -100,7 +100,7 @@ class SuspicionQuery(PageQuery):
 class SuspicionDecisionIn(Schema):
     """What becomes of an order that may be the reseller's own."""
 
-    suspicion_id: int
+    suspicion_id: Id
     decision: Literal["clear", "confirm"] = Field(description="`clear`: it earns; `confirm`: it earns nothing.")
     reason: str = Field(max_length=200)
 
@@ -108,7 +108,7 @@ class SuspicionDecisionIn(Schema):
 class AssignIn(Schema):
     """Whose customer somebody is from now on."""
 
-    user_id: int
+    user_id: Id
     reseller_code: str | None = Field(description="null: nobody's.")
     reason: str = Field(max_length=200)
 

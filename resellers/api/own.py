@@ -12,7 +12,7 @@ from django.shortcuts import get_object_or_404
 from ninja import Field, Query, Router, Schema
 
 from accounts import ratelimit
-from accounts.apikit import ErrorOut, PageQuery, TokenAuth, page, reader_of, sees_everybody
+from accounts.apikit import ErrorOut, Id, PageQuery, TokenAuth, page, reader_of, sees_everybody
 from billing.api.amounts import both_ways
 from billing.finance.days import month_named
 from fleet.api import READ_REFUSALS, REFUSALS
@@ -70,13 +70,13 @@ class ApplyIn(Schema):
 class OfReseller(Schema):
     """Whose; what is others' is for staff."""
 
-    reseller_id: int | None = None
+    reseller_id: Id | None = None
 
 
 class SettlementQuery(PageQuery):
     """Filters of the list; what is others' is for staff."""
 
-    reseller_id: int | None = None
+    reseller_id: Id | None = None
     state: Settlement.State | None = None
 
 

@@ -12,13 +12,13 @@ from accounts.models import User
 from billing.models import Order, OrderLine
 from billing.services.words import amount_of
 from derp_portal.lib.clock import now
+from derp_portal.lib.ids import id_in
 from fleet.models import AclLog
 from resellers.models import Attribution, LeaseContact, Level, Rate, Resale, Reseller
 from resellers.services.commissions import NOT_COMMISSIONED
 from resellers.services.wholesale import leases_from_stock
 from serials.models import Lease
 from serials.selectors import leases_in_full
-from serials.ticket_subjects import lease_id_of
 
 REFUSALS_SHOWN = timedelta(days=30)
 """Older answers of a door help nobody who asks why a device cannot come in now."""
@@ -140,7 +140,7 @@ def first_line_of_lease(key: str) -> User | None:
 
     `accounts.subjects.teach_first_line` says how it is asked for.
     """
-    lease_id = lease_id_of(key)
+    lease_id = id_in(key)
     reseller = _active_seller(lease_id) if lease_id else None
     return reseller.user if reseller else None
 

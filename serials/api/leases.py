@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 from ninja import Field, Query, Router, Schema
 from pydantic import model_validator
 
-from accounts.apikit import ErrorOut, Moment, Ok, PageOut, PageQuery, TokenAuth, page, reader_of
+from accounts.apikit import ErrorOut, Id, Moment, Ok, PageOut, PageQuery, TokenAuth, page, reader_of
 from accounts.selectors import user_by_id
 from derp_portal.lib.errors import PortalError
 from fleet.api import READ_REFUSALS, REFUSALS, RelayBrief, relay_brief, whose
@@ -74,28 +74,28 @@ class LeasePage(PageOut):
 class LeaseQuery(PageQuery):
     """Filters of the list; `user_id` of others is for staff."""
 
-    user_id: int | None = None
+    user_id: Id | None = None
     status: Lease.Status | None = None
 
 
 class LeaseEnd(Schema):
     """Which lease ends now."""
 
-    lease_id: int
+    lease_id: Id
     note: str = Field("", max_length=200, description="Why; kept in the audit trail.", examples=["refunded"])
 
 
 class NextTermIn(Schema):
     """Whose next term begins now, and which one that is."""
 
-    lease_id: int
-    term_id: int = Field(description="The first of the lease's terms that is still to come.")
+    lease_id: Id
+    term_id: Id = Field(description="The first of the lease's terms that is still to come.")
 
 
 class NoticeIn(Schema):
     """Which lease the customer is told about, and what."""
 
-    lease_id: int
+    lease_id: Id
     kind: Lease.Notice
 
 
@@ -114,7 +114,7 @@ class LeaseAnswer(Ok):
 class RenewIn(Schema):
     """Whose lease is to last until when. One of `until` and `end_date` is needed."""
 
-    user_id: int
+    user_id: Id
     until: Moment | None = None
     end_date: Moment | None = Field(None, description="Another name for `until`.")
     plan: str = Field("", description="Code of the plan for a user without a lease; else the lease keeps its own.")

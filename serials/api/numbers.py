@@ -12,7 +12,7 @@ from ninja import Field, Query, Router, Schema
 from pydantic import model_validator
 
 from accounts import request_ip
-from accounts.apikit import ErrorOut, Moment, Ok, PageOut, PageQuery, TokenAuth, page, reader_of, sees_everybody
+from accounts.apikit import ErrorOut, Id, Moment, Ok, PageOut, PageQuery, TokenAuth, page, reader_of, sees_everybody
 from derp_portal.lib.errors import PortalError
 from fleet.api import READ_REFUSALS, REFUSALS, RelayBrief, relay_brief, whose
 from serials import services
@@ -64,7 +64,7 @@ class ActivateIn(CodeIn):
         description="`queue`: behind what is left; `convert`: turn what is left into days of this plan; `new`: a lease "
         "of its own.",
     )
-    lease_id: int | None = Field(None, description="Which of your leases; the default one when left out.")
+    lease_id: Id | None = Field(None, description="Which of your leases; the default one when left out.")
     lease_name: str = Field("", max_length=60, description="What a new lease is called.")
 
 
@@ -138,8 +138,8 @@ class SerialQuery(PageQuery):
 
     status: SerialNumber.Status | None = None
     plan: str = Field("", description="Code of a plan.")
-    batch_id: int | None = None
-    user_id: int | None = None
+    batch_id: Id | None = None
+    user_id: Id | None = None
     q: str = Field("", max_length=200, description="Part of a code, or of the name or address of who redeemed it.")
 
 
@@ -147,7 +147,7 @@ class RevokeIn(Schema):
     """Which serials to withdraw: a whole batch, or some codes."""
 
     codes: list[str] = Field([], max_length=1000, examples=[[EXAMPLE_CODE]])
-    batch_id: int | None = None
+    batch_id: Id | None = None
 
     @model_validator(mode="after")
     def _names_one_of_both(self) -> RevokeIn:
@@ -165,9 +165,9 @@ class RevokeOut(Ok):
 class VerifyIn(CodeIn):
     """Do this serial, this user and this relay or server belong together?"""
 
-    user_id: int | None = Field(None, description="You, when left out; others are for staff.")
+    user_id: Id | None = Field(None, description="You, when left out; others are for staff.")
     relay: str | None = Field(None, max_length=16, description="Code of a relay.")
-    server_id: int | None = None
+    server_id: Id | None = None
 
 
 class VerifyOut(Ok):

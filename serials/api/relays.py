@@ -9,7 +9,7 @@ from django.shortcuts import get_object_or_404
 from django.utils.translation import gettext as _
 from ninja import Field, Query, Router, Schema
 
-from accounts.apikit import ErrorOut, Ok, TokenAuth, reader_of
+from accounts.apikit import ErrorOut, Id, Ok, TokenAuth, reader_of
 from derp_portal.lib.errors import PortalError
 from fleet.api import REFUSALS, ContainerRef, whose
 from fleet.derp.map import headscale_yaml, policy_snippet
@@ -25,8 +25,8 @@ release = Router(tags=["container"])
 class DerpMapQuery(Schema):
     """Which map; needed by those who have several. Relays by hand have a group and no lease."""
 
-    lease_id: int | None = None
-    group_id: int | None = Field(None, description="The `group_id` of `/api/container/list`.")
+    lease_id: Id | None = None
+    group_id: Id | None = Field(None, description="The `group_id` of `/api/container/list`.")
 
 
 class DerpMapOut(Ok):

@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 
 from accounts.models import User
 from accounts.ratelimit import RateLimited
+from accounts.request_ip import as_counted
 from derp_portal.lib.clock import now
 
 from .numbers import SerialRefused
@@ -37,7 +38,7 @@ class _Window:
 
 def _windows(user: User, ip: str | None) -> list[_Window]:
     moment = int(now().timestamp())
-    doors = [(f"user:{user.pk}", USER_LIMITS)] + ([(f"ip:{ip}", IP_LIMITS)] if ip else [])
+    doors = [(f"user:{user.pk}", USER_LIMITS)] + ([(f"ip:{as_counted(ip)}", IP_LIMITS)] if ip else [])
     return [
         _Window(f"serial-refused:{door}:{seconds}:{moment // seconds}", limit, seconds - moment % seconds)
         for door, limits in doors

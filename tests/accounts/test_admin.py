@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from io import StringIO
 from typing import Any
 
 import pytest
 from allauth.account.models import EmailAddress
+from django.apps import apps
 from django.contrib.auth.models import Permission
 from django.core.management import call_command
 from django.db import IntegrityError, transaction
@@ -61,6 +63,31 @@ def test_an_operator_makes_a_user_with_a_password(roots: Client) -> None:
     assert user.check_password("violet-tram-88")
     assert EmailAddress.objects.get(user=user).verified
     assert AuditEntry.objects.filter(event="user.created", target_id=str(user.pk)).exists()
+
+
+def test_an_address_is_kept_in_small_letters_as_logging_in_looks_for_it(roots: Client) -> None:
+    form = {"username": "dora", "email": "Dora@Example.com", "role": "user"}
+    form |= {"password1": "violet-tram-88", "password2": "violet-tram-88", "usable_password": "true"}
+    roots.post(reverse("admin:accounts_user_add"), form)
+    assert User.objects.get(username="dora").email == "dora@example.com"
+    login = {"email": "Dora@example.com", "password": "violet-tram-88"}
+    assert Client().post("/api/user/login", login, "application/json").status_code == 200
+    assert User.objects.create_superuser("emil", "Emil@Example.com").email == "emil@example.com"
+
+
+def test_addresses_of_before_are_made_small_where_nobody_else_has_them(alice: User, bob: User) -> None:
+    User.objects.filter(pk=alice.pk).update(email="Alice@Example.com")
+    EmailAddress.objects.filter(user=alice).update(email="Alice@Example.com")
+    EmailAddress.objects.create(user=alice, email="BOB@example.com")
+    import_module("accounts.migrations.0008_addresses_in_small_letters").lower(apps, None)
+    alice.refresh_from_db()
+    assert alice.email == "alice@example.com"
+    kept = EmailAddress.objects.order_by("email").values_list("user__username", "email")
+    assert set(kept) == {
+        ("alice", "alice@example.com"),
+        ("alice", "BOB@example.com"),
+        ("bob", "bob@example.com"),
+    }
 
 
 def test_a_new_role_goes_through_the_service_and_leaves_other_fields_alone(roots: Client, alice: User) -> None:

@@ -12,9 +12,10 @@ from django.test import Client
 from django.test.client import RequestFactory
 from ninja import NinjaAPI
 
-from accounts import ratelimit, services
+from accounts import ratelimit, request_ip, services
+from accounts.api import people
 from accounts.apikit import install_handlers
-from accounts.models import Notification, User
+from accounts.models import AuditEntry, Notification, User
 from tests.conftest import PASSWORD
 
 NEWCOMER = {"username": "dora", "email": "Dora@Example.com", "password": "violet-tram-88"}
@@ -63,6 +64,8 @@ def test_signing_up_answers_the_id_and_mails_a_link_that_opens_the_account(db: N
         ({"username": "ab"}, "username"),
         ({"email": "ALICE@example.com"}, "email"),
         ({"email": "nonsense"}, "email"),
+        ({"email": ""}, "email"),
+        ({"email": f"{'a' * 60}@{'b' * 60}.{'c' * 60}.{'d' * 60}.{'e' * 20}.com"}, "email"),
         ({"password": "12345678"}, "password"),
         ({"language": "tlh"}, "language"),
     ],
@@ -116,6 +119,40 @@ def test_guessing_passwords_is_slowed_down_for_the_guesser_alone(alice: User) ->
         REMOTE_ADDR="198.51.100.9",
     )
     assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("ip", "counted"),
+    [
+        (None, ""),
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+    ],
+)
+def test_a_network_of_ipv6_counts_as_one_address(ip: str | None, counted: str) -> None:
+    assert request_ip.as_counted(ip) == counted
+
+
+def test_guessing_from_all_of_a_network_is_slowed_down_and_the_full_address_is_kept(alice: User) -> None:
+    codes = [guess(f"2001:db8:1:2::{number:x}") for number in range(11)]
+    assert codes == ["invalid_credentials"] * 10 + ["rate_limited"]
+    assert guess("2001:db8:1:3::1") == "invalid_credentials"
+    Client().post("/api/user/register", NEWCOMER, "application/json", REMOTE_ADDR="2001:db8:1:2::9")
+    assert AuditEntry.objects.get(event="user.registered").ip == "2001:db8:1:2::9"
+
+
+def test_guessing_from_very_many_addresses_is_slowed_down_for_the_account(
+    alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(people, "LOGINS_AN_HOUR", 3)
+    assert [guess(f"192.0.2.{number}") for number in range(4)] == ["invalid_credentials"] * 3 + ["rate_limited"]
+
+
+def guess(ip: str) -> str:
+    said = {"username": "alice", "password": "wrong"}
+    answer = Client().post("/api/user/login", said, "application/json", REMOTE_ADDR=ip)
+    return str(answer.json()["error"]["code"])
 
 
 def test_being_limited_says_when_to_come_back(alice: User) -> None:

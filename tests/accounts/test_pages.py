@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.contrib.sessions.models import Session
 from django.core import mail
 from django.http import HttpResponse
 from django.test import Client, RequestFactory
 from django.urls import reverse
 from django.utils import timezone, translation
 
-from accounts import services
+from accounts import services, tasks
 from accounts.models import ApiToken, AuditEntry, User
 from accounts.ratelimit import RateLimited
+from accounts.services import people
+from derp_portal.lib.clock import now
 from derp_portal.middleware import errors_for_people, trusted_ip
 
 PAGES = ["profile", "security", "tokens", "token_create", "notifications"]
@@ -125,6 +129,20 @@ def test_signing_out_everywhere_else_keeps_this_browser(alices: Client, alice: U
     alices.post(reverse("end_sessions"))
     assert alices.get(reverse("profile")).status_code == 200
     assert other.get(reverse("profile")).status_code == 302
+
+
+def test_sessions_that_have_expired_are_dropped_some_at_a_time(
+    alices: Client, bob: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(people, "SESSIONS_AT_ONCE", 2)
+    for _number in range(3):
+        Client().force_login(bob)
+    Session.objects.exclude(pk=alices.session.session_key).update(expire_date=now() - timedelta(seconds=1))
+    tasks.deliver_due()
+    assert Session.objects.count() == 2
+    tasks.deliver_due()
+    assert [one.pk for one in Session.objects.all()] == [alices.session.session_key]
+    assert alices.get("/profile/").status_code == 200
 
 
 def test_ones_own_language_wins_over_the_browsers_and_a_switch_is_kept(client: Client, bob: User) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import time_machine
+from django.core import mail
 from django.test import Client
+from django.urls import reverse
 
 from accounts import services
 from accounts.models import ApiToken, AuditEntry, User
 from derp_portal.lib.errors import PortalError
+from tests.conftest import PASSWORD
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -108,6 +113,52 @@ def test_last_use_is_written_at_most_once_a_minute(alice: User, django_assert_nu
         services.authenticate_token(secret=secret)
         token.refresh_from_db()
         assert token.last_used_at == NOON + timedelta(seconds=60)
+
+
+def new_password_by_mail(alice: User, _root: User) -> None:
+    browser = Client()
+    browser.post("/accounts/password/reset/", {"email": alice.email})
+    services.deliver_due()
+    link = re.search(r"/accounts/password/reset/key/\S+", str(mail.outbox[-1].body))
+    assert link
+    form = browser.get(link[0]).headers["Location"]
+    browser.post(form, {"password1": "violet-tram-88", "password2": "violet-tram-88"})
+
+
+def new_password_on_the_page(alice: User, _root: User) -> None:
+    browser = Client()
+    browser.force_login(alice)
+    said = {"oldpassword": PASSWORD, "password1": "violet-tram-88", "password2": "violet-tram-88"}
+    browser.post("/accounts/password/change/", said)
+
+
+def new_password_by_staff(alice: User, root: User) -> None:
+    browser = Client()
+    browser.force_login(root)
+    said = {"password1": "violet-tram-88", "password2": "violet-tram-88", "usable_password": "true"}
+    browser.post(reverse("admin:auth_user_password_change", args=[alice.pk]), said)
+
+
+@pytest.mark.parametrize("change", [new_password_by_mail, new_password_on_the_page, new_password_by_staff])
+def test_a_new_password_ends_what_the_old_one_opened_and_leaves_tokens_made_by_hand(
+    alice: User, root: User, change: Callable[[User, User], None]
+) -> None:
+    login = {"username": "alice", "password": PASSWORD}
+    opened = [
+        Client().post("/api/user/login", login, "application/json", headers={"Accept-Language": language}).json()
+        for language in ("en", "zh-hans")
+    ]
+    _token, by_hand = issue(alice)
+    change(alice, root)
+    alice.refresh_from_db()
+    assert alice.check_password("violet-tram-88")
+    assert [me(one["token"]).status_code for one in opened] == [401, 401]
+    assert me(by_hand).status_code == 200
+    entry = AuditEntry.objects.get(event="user.password_changed")
+    assert (entry.actor_label, entry.data["revoked_tokens"]) == (
+        "root" if change is new_password_by_staff else "alice",
+        2,
+    )
 
 
 def test_switching_an_account_off_ends_tokens_and_sessions_for_good(alice: User, root: User, client: Client) -> None:

@@ -9,6 +9,7 @@ import pytest
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from accounts.models import ApiToken, User
 from accounts.services import issue_token
@@ -488,6 +489,8 @@ def test_the_list_of_orders_is_ones_own_and_staff_may_filter_all(alice: User, bo
         ({"own": "true"}, 0),
         ({"channel": "nosuch"}, 0),
         ({"since": now() + timedelta(minutes=1)}, 0),
+        ({"since": timezone.localdate(mine.created_at)}, 2),
+        ({"until": timezone.localdate(mine.created_at)}, 2),
         ({"until": now() + timedelta(minutes=1)}, 2),
     ]
     for filters, total in asked:

@@ -185,7 +185,7 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("path", ["2027-13/", "soon/", "2027-3/", "2027-03/exe/", "0000-01/"])
+@pytest.mark.parametrize("path", ["2027-13/", "soon/", "2027-3/", "2027-03/exe/", "0000-01/", "0001-01/", "9999-12/"])
 def test_what_is_no_month_and_no_file_is_not_found(roots: Client, path: str) -> None:
     assert roots.get(f"/admin/billing/posting/report/{path}").status_code == 404
 
@@ -310,7 +310,11 @@ def test_reports_by_api(root: User, order: Order) -> None:
             f"/api/finance/report?month=2027-02&format={kind}", headers={"Authorization": f"Bearer {secret}"}
         )
         assert (answer.status_code, answer["Content-Type"]) == (200, content_type)
-    assert Caller(root).get("finance/report", month="2027-2")[0] == 422
+    for month in ("2027-2", "9999-12", "0001-01"):
+        assert Caller(root).get("finance/report", month=month)[0] == 422
+    for day in ("0001-01-01", "9999-12-31"):
+        status, answer = Caller(root).get("finance/statistics", **{"from": day, "to": day})
+        assert (status, answer["error"]["code"]) == (422, "invalid_period")
 
 
 def test_closing_a_month_by_api(root: User, order: Order) -> None:

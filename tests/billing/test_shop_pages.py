@@ -14,6 +14,7 @@ from django.utils import translation
 from django.utils.timezone import localtime
 
 from accounts.models import User
+from billing.forms import OrderForm
 from billing.models import Coupon, Order, OrderLine, PackOffer, Price, WholesalePrice
 from billing.services.fulfilment import deliver
 from derp_portal.lib.clock import now
@@ -196,6 +197,12 @@ def test_a_double_click_orders_once_even_when_it_used_up_the_coupon(alices: Clie
     first, second = alices.post(address_of(plan), sent), alices.post(address_of(plan), sent)
     assert first.headers["Location"] == second.headers["Location"]
     assert Order.objects.get().discount == 995
+
+
+def test_a_key_with_a_zero_byte_is_none_and_is_looked_up_nowhere(alices: Client, plan: Plan) -> None:
+    assert OrderForm({"client_key": "a\0b"}).key == ""
+    assert alices.post(address_of(plan), wish(1990, client_key="a\0b")).status_code == 200
+    assert not Order.objects.exists()
 
 
 def test_each_page_has_a_key_of_its_own(alices: Client, plan: Plan) -> None:

@@ -58,6 +58,14 @@ def test_a_wrong_line_is_named_and_nothing_typed_is_lost(alices: Client) -> None
     assert not NodeKey.objects.exists()
 
 
+@pytest.mark.parametrize("name", [r"\u0000", r"\ud800"])
+def test_a_name_that_no_database_can_keep_is_no_output_of_tailscale(alices: Client, name: str) -> None:
+    pasted = f'{{"Self": {{"PublicKey": "{key(1)}", "HostName": "{name}"}}}}'
+    page = alices.post("/devices/", {"lines": pasted}).content.decode()
+    assert "This does not read like the whole output" in page
+    assert not NodeKey.objects.exists()
+
+
 def test_devices_are_found_by_name_and_key(alices: Client, alice: User) -> None:
     services.add_node_keys(owner=alice, lines=f"{key(1)} laptop\n{key(2)} phone", actor=alice)
     listed = {

@@ -373,6 +373,7 @@ def test_one_sale_or_many_are_written_down(ritas: Trade) -> None:
     assert {one["price"] for one in body["items"]} == {"15.00", "25.00", "30.50"}
     assert {one["margin_minor"] for one in body["items"]} == {500, 1500, 2050}
     [january] = done(caller.get("reseller/sales", month="2026-01"))["months"]
+    assert said_about(caller.get("reseller/sales", month="9999-12"))["month"]
     assert (january["revenue"], january["cost"], january["margin"]) == ("25.00", "10.00", "15.00")
     found = [done(caller.get("reseller/sales", q=text))["total"] for text in ("wang", ritas.codes[0][:6], "nobody")]
     assert found == [1, 1, 0]

@@ -181,6 +181,13 @@ def test_why_less_comes_back_is_said_where_less_does(ritas: Client, reseller: Re
     assert rule not in posted(ritas, "/reseller/stock/recall/", {"serial": ids})
 
 
+@pytest.mark.parametrize("digits", [19, 25, 5000])
+def test_a_number_that_no_serial_has_is_of_none(ritas: Client, digits: int) -> None:
+    number = "9" * digits
+    assert "Nothing that can be given back was marked" in posted(ritas, "/reseller/stock/recall/", {"serial": [number]})
+    assert ritas.get(f"/reseller/sales/{number}/remove/").status_code == 404
+
+
 def test_all_of_a_list_can_be_given_back(ritas: Client, reseller: Reseller, plan: Plan) -> None:
     sold = stock(reseller, plan, 3)
     other = stock(reseller, plan, 2)

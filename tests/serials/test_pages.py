@@ -362,6 +362,11 @@ def test_another_plans_days_can_be_queued_converted_or_kept_apart(alices: Client
     assert current.plan == (other if choice == "convert" else current.lease.terms.first().plan)  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("digits", [19, 30, 5000])
+def test_a_number_that_no_lease_has_wishes_for_none(alices: Client, digits: int) -> None:
+    assert alices.get("/redeem/", {"lease": "9" * digits}).status_code == 200
+
+
 def test_renew_on_a_lease_preselects_that_lease(alices: Client, alice: User, lease: Lease, plan: Plan) -> None:
     longer = services.activate(user=alice, code=new_code_of(make_plan(90)), how=How.NEW, lease_name="Longer")[1]
     code = new_code_of(plan)
