@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from babel.messages.catalog import Catalog, Message
 from babel.messages.pofile import read_po
+from django.utils import translation
 
 from tests.parts import need
 
@@ -102,6 +103,30 @@ def test_everything_people_read_is_in_chinese(copied: Path, domain: str) -> None
     if domain == "djangojs" and not len(source):
         return  # No script of ours speaks to people.
     assert faults(source, translated(domain)) == []
+
+
+@pytest.mark.parametrize(
+    ("english", "context", "chinese"),
+    [
+        ("Primary", "relay", "主用"),
+        ("Primary", None, "主邮箱"),  # allauth's page of addresses
+        ("paid", "settlement", "已打款"),
+        ("paid", None, "已付款"),
+        ("Paid by", "who pays", "打款方"),
+        ("Paid by", None, "支付方式"),
+        ("created", "container", "已创建"),
+        ("created", None, "创建时间"),
+        ("code", "serial number", "序列号"),
+        ("code", None, "代码"),
+        ("Back", "pages", "上一页"),
+        ("Back", None, "返回"),
+    ],
+)
+def test_one_english_word_has_a_chinese_one_for_each_meaning(english: str, context: str | None, chinese: str) -> None:
+    with translation.override("zh-hans"):
+        assert (translation.pgettext(context, english) if context else translation.gettext(english)) == chinese
+    with translation.override("en"):
+        assert (translation.pgettext(context, english) if context else translation.gettext(english)) == english
 
 
 def test_the_catalogue_itself_is_not_marked_as_a_guess() -> None:
