@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -103,6 +104,20 @@ def test_everything_people_read_is_in_chinese(copied: Path, domain: str) -> None
     if domain == "djangojs" and not len(source):
         return  # No script of ours speaks to people.
     assert faults(source, translated(domain)) == []
+
+
+def test_no_words_for_people_stand_inside_an_f_string() -> None:
+    # xgettext looks into no f-string: what is marked there never reaches the catalogue.
+    markers = {"_", "gettext", "gettext_lazy", "ngettext", "ngettext_lazy", "pgettext", "pgettext_lazy"}
+    found = []
+    for path in sorted(path for name in SOURCES for path in (ROOT / name).glob("**/*.py")):
+        for text in ast.walk(ast.parse(path.read_text())):
+            if isinstance(text, ast.JoinedStr):
+                calls = [node for node in ast.walk(text) if isinstance(node, ast.Call) and node.args]
+                named = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id in markers]
+                marked = any(isinstance(call.args[0], ast.Constant) for call in named)
+                found += [f"{path.relative_to(ROOT)}:{text.lineno}"] if marked else []
+    assert found == []
 
 
 @pytest.mark.parametrize(
