@@ -10,6 +10,7 @@ from django import forms
 from django.db.models import Q, QuerySet
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 
 from accounts.models import User
 from fleet.acl.decision import Mode
@@ -174,7 +175,7 @@ class DoorLogFilter(django_filters.FilterSet):
 
     search = django_filters.CharFilter(label=_("Search"), method="by_search")
     is_allowed = django_filters.ChoiceFilter(
-        label=_("Answer"),
+        label=pgettext_lazy("door", "Answer"),
         choices=(("true", _("Let in")), ("false", _("Refused"))),
         method="by_answer",
         empty_label=_("All"),

@@ -7,6 +7,7 @@ from typing import Any
 
 import django_tables2 as tables
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 
 from accounts.tables import TIME_CELL
 from fleet.acl.words import differences
@@ -62,8 +63,14 @@ class MoveTable(tables.Table):
 
     created_at = tables.TemplateColumn(TIME_CELL, verbose_name=_("When"))
     relay = tables.TemplateColumn("<code>{{ value.code }}</code>", verbose_name=_("Relay"), order_by="relay__code")
-    source = tables.Column(verbose_name=_("From"), accessor="from_server__region", order_by="from_server__region__code")
-    target = tables.Column(verbose_name=_("To"), accessor="to_server__region", order_by="to_server__region__code")
+    source = tables.Column(
+        verbose_name=pgettext_lazy("place", "From"),
+        accessor="from_server__region",
+        order_by="from_server__region__code",
+    )
+    target = tables.Column(
+        verbose_name=pgettext_lazy("place", "To"), accessor="to_server__region", order_by="to_server__region__code"
+    )
     reason = tables.Column(verbose_name=_("Why"), order_by="reason")
     state = tables.Column(verbose_name=_("State"), order_by="state")
 
@@ -107,7 +114,9 @@ class DoorLogTable(tables.Table):
     """What the doors answered."""
 
     created_at = tables.TemplateColumn(TIME_CELL, verbose_name=_("When"))
-    is_allowed = tables.TemplateColumn(template_name="fleet/door_answer.html", verbose_name=_("Answer"))
+    is_allowed = tables.TemplateColumn(
+        template_name="fleet/door_answer.html", verbose_name=pgettext_lazy("door", "Answer")
+    )
     reason = tables.Column(verbose_name=_("Why"), accessor="get_reason_display", order_by="reason")
     device = tables.Column(verbose_name=_("Device"), empty_values=(), orderable=False)
     ip_address = tables.Column(verbose_name=_("Address"), orderable=False)
@@ -115,7 +124,7 @@ class DoorLogTable(tables.Table):
 
     class Meta:
         attrs = {"aria_label": _("Who knocked")}
-        empty_text = _("Nobody has knocked")
+        empty_text = pgettext_lazy("let in or not", "Nobody has knocked")
         order_by = "-created_at"
 
     def __init__(self, *args: Any, names: Mapping[str, str], **options: Any) -> None:

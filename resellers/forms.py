@@ -13,6 +13,7 @@ from django.core.validators import URLValidator
 from django.db.models import Q, QuerySet
 from django.utils.translation import gettext as _now
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 
 from accounts.models import Ticket
 from accounts.tables import TicketFilter
@@ -228,7 +229,7 @@ class StockFilter(django_filters.FilterSet):
     plan = django_filters.ChoiceFilter(label=_("Plan"), field_name="serial__plan__code", empty_label=_("All"))
     sale = django_filters.ChoiceFilter(
         label=_("Recorded sale"),
-        choices=[("no", _("none")), ("yes", _("recorded"))],
+        choices=[("no", _("none")), ("yes", pgettext_lazy("sale", "recorded"))],
         method="by_sale",
         empty_label=_("All"),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.utils.formats import date_format
 from django.utils.translation import gettext as _
+from django.utils.translation import pgettext
 from reportlab.platypus import Flowable
 
 from billing.paper import FAINT, document, facts, heading, moment_text, seller, table, text
@@ -28,12 +29,12 @@ def statement_pdf(settlement: Settlement, *, shows_account: bool) -> bytes:
 
     known: list[tuple[object, object]] = [
         (_("Month"), month),
-        (_("Paid by"), seller()),
+        (pgettext("who pays", "Paid by"), seller()),
         (_("Reseller"), f"{reseller.user.username} <{reseller.user.email}>"),
         (_("State"), settlement.get_state_display()),
     ]
     if settlement.paid_at:
-        known.append((_("Paid"), moment_text(settlement.paid_at, reseller.user.zone)))
+        known.append((pgettext("settlement", "Paid"), moment_text(settlement.paid_at, reseller.user.zone)))
         known.append((_("Reference of the payment"), settlement.payout_reference))
     elif reseller.payout_details:
         tail = tail_of(reseller.payout_details) if shows_account else ""

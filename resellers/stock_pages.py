@@ -12,7 +12,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import ngettext, pgettext
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
@@ -86,7 +86,8 @@ def export(request: HttpRequest) -> StreamingHttpResponse:
 
 def _csv_of(found: QuerySet[SoldSerial]) -> Iterator[str]:
     writer = csv.writer(_Line())
-    first = (_("code"), _("state"), _("plan"), _("days"), _("order"), _("paid"), _("currency"))
+    number, amount = pgettext("serial number", "code"), pgettext("amount", "paid")
+    first = (number, _("state"), _("plan"), _("days"), _("order"), amount, _("currency"))
     second = (_("sold on"), _("sold for"), _("currency of the sale"), _("customer"), _("note"))
     yield BYTE_ORDER_MARK + writer.writerow([safe_cell(cell) for cell in (*first, *second)])
     for sold in found.iterator(chunk_size=CHUNK):

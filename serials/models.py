@@ -8,7 +8,7 @@ from django.conf import settings
 from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models import F, Q
-from django.utils.translation import get_language
+from django.utils.translation import get_language, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 
 from derp_portal.lib.append_only import AppendOnly
@@ -132,7 +132,7 @@ class SerialNumber(models.Model):
         EXPIRED = "expired", _("expired")
         REVOKED = "revoked", _("revoked")
 
-    code = models.CharField(_("code"), max_length=24, unique=True)
+    code = models.CharField(pgettext_lazy("serial number", "code"), max_length=24, unique=True)
     batch = models.ForeignKey(SerialBatch, on_delete=models.PROTECT, related_name="serials", verbose_name=_("batch"))
     plan = models.ForeignKey(Plan, on_delete=models.PROTECT, related_name="serials", verbose_name=_("plan"))
     duration_days = models.PositiveIntegerField(_("days"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 from babel.messages.catalog import Catalog, Message
 from babel.messages.pofile import read_po
+from django.utils import translation
 
 from tests.parts import need
 
@@ -102,6 +104,44 @@ def test_everything_people_read_is_in_chinese(copied: Path, domain: str) -> None
     if domain == "djangojs" and not len(source):
         return  # No script of ours speaks to people.
     assert faults(source, translated(domain)) == []
+
+
+def test_no_words_for_people_stand_inside_an_f_string() -> None:
+    # xgettext looks into no f-string: what is marked there never reaches the catalogue.
+    markers = {"_", "gettext", "gettext_lazy", "ngettext", "ngettext_lazy", "pgettext", "pgettext_lazy"}
+    found = []
+    for path in sorted(path for name in SOURCES for path in (ROOT / name).glob("**/*.py")):
+        for text in ast.walk(ast.parse(path.read_text())):
+            if isinstance(text, ast.JoinedStr):
+                calls = [node for node in ast.walk(text) if isinstance(node, ast.Call) and node.args]
+                named = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id in markers]
+                marked = any(isinstance(call.args[0], ast.Constant) for call in named)
+                found += [f"{path.relative_to(ROOT)}:{text.lineno}"] if marked else []
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("english", "context", "chinese"),
+    [
+        ("Primary", "relay", "主用"),
+        ("Primary", None, "主邮箱"),  # allauth's page of addresses
+        ("paid", "settlement", "已打款"),
+        ("paid", None, "已付款"),
+        ("Paid by", "who pays", "打款方"),
+        ("Paid by", None, "支付方式"),
+        ("created", "container", "已创建"),
+        ("created", None, "创建时间"),
+        ("code", "serial number", "序列号"),
+        ("code", None, "代码"),
+        ("Back", "pages", "上一页"),
+        ("Back", None, "返回"),
+    ],
+)
+def test_one_english_word_has_a_chinese_one_for_each_meaning(english: str, context: str | None, chinese: str) -> None:
+    with translation.override("zh-hans"):
+        assert (translation.pgettext(context, english) if context else translation.gettext(english)) == chinese
+    with translation.override("en"):
+        assert (translation.pgettext(context, english) if context else translation.gettext(english)) == english
 
 
 def test_the_catalogue_itself_is_not_marked_as_a_guess() -> None:

@@ -12,6 +12,7 @@ from django.db.models import Q
 from django.db.models.functions import Lower
 from django.utils.crypto import salted_hmac
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 
 from accounts.validators import UsernameValidator, validate_timezone
 from derp_portal.lib import clock
@@ -79,7 +80,7 @@ class User(AbstractBaseUser, PermissionsMixin):
         help_text=_("Empty: the operator's."),
     )
     is_active = models.BooleanField(_("active"), default=True)
-    closed_at = models.DateTimeField(_("closed at"), null=True, blank=True, editable=False)
+    closed_at = models.DateTimeField(pgettext_lazy("account", "closed at"), null=True, blank=True, editable=False)
     signup_ref = models.CharField(
         _("reference at sign-up"),
         max_length=200,

@@ -167,8 +167,8 @@ class SalesChannelAdmin(MoneyAdmin):
     @display(description=gettext_lazy("left to hand out"), empty_value="–")
     def show_levels(self, channel: SalesChannel) -> str | None:
         """By plan."""
-        levels = services.stock_levels([channel])
-        return "\n".join(f"{level.plan}: {level.left}" + (f" · {_('low')}" if level.is_low else "") for level in levels)
+        levels, low = services.stock_levels([channel]), _("low")
+        return "\n".join(f"{level.plan}: {level.left}" + (f" · {low}" if level.is_low else "") for level in levels)
 
     @display(description=gettext_lazy("token"))
     def show_token(self, channel: SalesChannel) -> str:

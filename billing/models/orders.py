@@ -8,6 +8,7 @@ from django.conf import settings
 from django.db import models
 from django.db.models import F, Q
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 
 from derp_portal.lib import clock, money
 from derp_portal.lib.append_only import AppendOnly
@@ -227,8 +228,10 @@ class OrderTransition(AppendOnly):
     """Each step of an order: from which state to which, by whom, why."""
 
     order = models.ForeignKey(Order, on_delete=models.PROTECT, related_name="transitions", verbose_name=_("order"))
-    from_state = models.CharField(_("from"), max_length=10, choices=Order.State.choices, blank=True)
-    to_state = models.CharField(_("to"), max_length=10, choices=Order.State.choices)
+    from_state = models.CharField(
+        pgettext_lazy("state", "from"), max_length=10, choices=Order.State.choices, blank=True
+    )
+    to_state = models.CharField(pgettext_lazy("state", "to"), max_length=10, choices=Order.State.choices)
     reason = models.CharField(_("why"), max_length=200, blank=True)
     actor = models.ForeignKey(
         settings.AUTH_USER_MODEL,

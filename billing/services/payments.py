@@ -142,7 +142,8 @@ def _open_payment(order_id: int, method: PaymentMethod, actor: User | None) -> t
 def _subject(order: Order) -> str:
     first = order.lines.first()
     what = name_of(first) if first else ""
-    return f"{_('DERP Portal')} {order.number} {what}".strip()[:120]
+    portal = _("DERP Portal")
+    return f"{portal} {order.number} {what}".strip()[:120]
 
 
 # --- asking where nothing was heard -----------------------------------------------------------------

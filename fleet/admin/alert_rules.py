@@ -20,7 +20,7 @@ from derp_portal.lib.asking import Question, act
 from derp_portal.lib.clock import now
 from fleet.models import AlertChannel, AlertDelivery, AlertRule, Breach, Silence
 from fleet.services import alert_delivery
-from fleet.services.alert_words import wording
+from fleet.services.alert_words import undelivered, wording
 
 from .alerts import SEVERITY_COLOURS
 from .base import EditableAdmin, HistoryAdmin, actor, badge, change_url, link
@@ -132,8 +132,8 @@ class AlertChannelAdmin(EditableAdmin):
     search_fields = ("name", "owner__username")
     ordering = ("owner__username", "name")
     actions_detail = ("test",)
-    fields = (("name", "owner"), "address", ("min_severity", "is_enabled"), ("last_sent_at", "last_error"))
-    readonly_fields = ("owner", "last_sent_at", "last_error")
+    fields = (("name", "owner"), "address", ("min_severity", "is_enabled"), ("last_sent_at", "show_error"))
+    readonly_fields = ("owner", "last_sent_at", "show_error")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[AlertChannel]:
         """One's own."""
@@ -155,7 +155,7 @@ class AlertChannelAdmin(EditableAdmin):
     @display(description=gettext_lazy("last error"), empty_value="–")
     def show_error(self, channel: AlertChannel) -> str | None:
         """Why the last message did not arrive."""
-        return channel.last_error or None
+        return undelivered(channel.last_error) or None
 
     @action(description=gettext_lazy("Test"), url_path="test", icon="send", permissions=["act"])
     def test(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
@@ -179,10 +179,12 @@ class AlertChannelAdmin(EditableAdmin):
 class AlertDeliveryAdmin(HistoryAdmin):
     """Which alert went to which channel, and what hindered it."""
 
-    list_display = ("created_at", "show_alert", "show_channel", "show_state", "tries", "sent_at", "error")
+    list_display = ("created_at", "show_alert", "show_channel", "show_state", "tries", "sent_at", "show_error")
     list_filter = (("channel", RelatedDropdownFilter), "created_at")
     list_select_related = ("alert", "channel__owner")
     search_fields = ("alert__message", "channel__name", "channel__owner__username")
+    exclude = ("error",)
+    readonly_fields = ("show_error",)
 
     @display(description=gettext_lazy("alert"))
     def show_alert(self, delivery: AlertDelivery) -> str:
@@ -202,6 +204,11 @@ class AlertDeliveryAdmin(HistoryAdmin):
         if delivery.tries >= alert_delivery.MAX_TRIES:
             return badge(_("Given up"), "danger")
         return badge(_("Waiting"), "warning" if delivery.tries else "info")
+
+    @display(description=gettext_lazy("error"), ordering="error", empty_value="–")
+    def show_error(self, delivery: AlertDelivery) -> str | None:
+        """What hindered it."""
+        return undelivered(delivery.error) or None
 
 
 @admin.register(Silence)

@@ -225,8 +225,8 @@ def _step(move: Move) -> Step:
 
 def why_they_wait(progress: Progress) -> list[str]:
     """Each reason in words, with how many relays wait for it, the commonest first."""
-    reasons = Counter(progress.waits_for)
-    return [f"{trouble(code) or _('Not tried yet.')} ({count})" for code, count in reasons.most_common()]
+    reasons, untried = Counter(progress.waits_for), _("Not tried yet.")
+    return [f"{trouble(code) or untried} ({count})" for code, count in reasons.most_common()]
 
 
 @admin.register(ServerEvent)

@@ -317,7 +317,8 @@ def _found(server: Server, result: PortCheck) -> str:
     if result.tcp_ok and result.udp_ok:
         return _("Port %(port)s of %(server)s can be reached from %(seen_from)s over TCP and UDP.") % named
     failed = {"TCP": (result.tcp_ok, result.tcp_error), "UDP": (result.udp_ok, result.udp_error)}
-    words = "; ".join(f"{name}: {error or _('no answer')}" for name, (is_ok, error) in failed.items() if not is_ok)
+    silent = _("no answer")
+    words = "; ".join(f"{name}: {error or silent}" for name, (is_ok, error) in failed.items() if not is_ok)
     closed = _("Port %(port)s of %(server)s cannot be reached from %(seen_from)s.") % named
     hint = _(
         "The commonest reason is the provider's security group or firewall: open TCP and UDP %(first)s to %(last)s "

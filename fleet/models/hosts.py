@@ -7,7 +7,7 @@ import ipaddress
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import F, Q
-from django.utils.translation import get_language
+from django.utils.translation import get_language, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 
 from derp_portal.lib.secrets import SecretTextField
@@ -203,7 +203,7 @@ class ServerEvent(models.Model):
     """Something that happened to a server: every change of its phase, and what operators did. Its timeline."""
 
     class Kind(models.TextChoices):
-        ADDED = "added", _("added")
+        ADDED = "added", pgettext_lazy("server event", "added")
         SUSPECT = "suspect", _("does not answer")
         UNHEALTHY = "unhealthy", _("lost")
         RECOVERED = "recovered", _("came back")

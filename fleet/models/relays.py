@@ -6,6 +6,7 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 
 from derp_portal.lib.secrets import SecretTextField
 
@@ -117,7 +118,7 @@ class Relay(models.Model):
     class Observed(models.TextChoices):
         UNKNOWN = "unknown", _("not seen yet")
         ABSENT = "absent", _("absent")
-        CREATED = "created", _("created")
+        CREATED = "created", pgettext_lazy("container", "created")
         RUNNING = "running", _("running")
         RESTARTING = "restarting", _("restarting")
         EXITED = "exited", _("exited")

@@ -29,7 +29,7 @@ from derp_portal.lib.errors import PortalError
 from fleet.models import Alert, AlertChannel, AlertDelivery, Silence
 from fleet.monitoring.retention import delete_in_batches
 
-from .alert_words import wording
+from .alert_words import undelivered, wording
 
 log = structlog.get_logger(__name__)
 
@@ -140,7 +140,7 @@ def test_channel(*, channel_id: int, actor: User) -> None:
     record(actor=actor, event="alertchannel.tested", target=channel, error=error)
     if error:
         said = gettext_lazy("The message could not be delivered: %(error)s")
-        raise PortalError(said % {"error": error}, code="not_delivered", status=502)
+        raise PortalError(said % {"error": undelivered(error)}, code="not_delivered", status=502)
 
 
 def _usable() -> QuerySet[AlertChannel]:
@@ -211,8 +211,9 @@ def _compose(alerts: list[Alert]) -> tuple[str, str]:
 
 
 def _lines(alerts: list[Alert]) -> Iterator[str]:
+    ended = _("over by now")
     for alert in alerts[:LISTED]:
-        over = f" ({_('over by now')})" if alert.resolved else ""
+        over = f" ({ended})" if alert.resolved else ""
         yield f"[{alert.get_severity_display()}] {wording(alert)}{over}"
     rest = len(alerts) - LISTED
     if rest > 0:
@@ -220,16 +221,16 @@ def _lines(alerts: list[Alert]) -> Iterator[str]:
 
 
 def _send(channel: AlertChannel, *, title: str, body: str, look: str) -> str:
-    """Send it now; "" when it arrived, else in a few words, without secrets, why it did not."""
+    """Send it now; "" when it arrived, else why not: a code for `undelivered`, or what was said, without secrets."""
     sender = apprise.Apprise(asset=_asset())
     if not sender.add(channel.address):
-        return "The address is not valid any more."
+        return "invalid_address"
     result = sender.notify(
         body=body, title=title, notify_type=apprise.NotifyType(look), body_format="text", timeout=SEND_SECONDS
     )
     if result:
         return ""
-    said = " ".join(entry.message for entry in result.logs()) or "It was not accepted."
+    said = " ".join(entry.message for entry in result.logs()) or "not_accepted"
     error = _without(channel.address, said)[:200]
     log.warning("alert_not_delivered", channel=channel.pk, error=error)
     return error

@@ -31,6 +31,11 @@ WORDS: dict[str, Promise | str] = {
     Kind.MANUAL: "%(text)s",
 }
 
+UNDELIVERED: dict[str, Promise] = {
+    "invalid_address": _("The address is not valid any more."),
+    "not_accepted": _("It was not accepted."),
+}
+
 TOPICS: dict[str, Promise | str] = {}
 """What alerts of the kind `portal` say, by their parameter `topic`: the rooms above have taught it."""
 
@@ -52,3 +57,8 @@ def wording(alert: Alert) -> str:
         if name in params:
             params[name] = data_amount(int(params[name]))
     return str(words) % params if words else alert.message
+
+
+def undelivered(error: str) -> str:
+    """Why a message did not arrive, in the reader's language; what the service itself said is shown as it came."""
+    return str(UNDELIVERED.get(error, error))

@@ -65,7 +65,7 @@ class PaidForm(QuestionForm):
     """How a settlement was paid."""
 
     reference = forms.CharField(
-        label=gettext_lazy("Paid by"),
+        label=gettext_lazy("Reference of the payment"),
         max_length=128,
         help_text=gettext_lazy("The number of your transfer, or what shows that it was sent. The reseller sees it."),
         widget=UnfoldAdminTextInputWidget(attrs={"autocomplete": "off"}),

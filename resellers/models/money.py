@@ -8,6 +8,7 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 
 from billing.models import Order, Refund
 from billing.models.catalogue import CurrencyField
@@ -149,8 +150,8 @@ class Settlement(models.Model):
 
     class State(models.TextChoices):
         OPEN = "open", _("to be approved")
-        APPROVED = "approved", _("to be paid")
-        PAID = "paid", _("paid")
+        APPROVED = "approved", pgettext_lazy("settlement", "to be paid")
+        PAID = "paid", pgettext_lazy("settlement", "paid")
         REJECTED = "rejected", _("rejected; carried over")
         CARRIED = "carried", _("carried over")
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from django.http import StreamingHttpResponse
 from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
+from django.utils.translation import pgettext
 
 from derp_portal.lib.spreadsheets import BYTE_ORDER_MARK, safe_cell
 from serials.codes import grouped
@@ -34,7 +35,8 @@ class _Line:
 
 def _lines(batch: SerialBatch) -> Iterator[str]:
     writer = csv.writer(_Line())
-    header = (_("code"), _("status"), _("plan"), _("days"), _("redeem before"), _("redeemed by"), _("note"))
+    first = (pgettext("serial number", "code"), _("status"), _("plan"), _("days"))
+    header = (*first, _("redeem before"), _("redeemed by"), _("note"))
     yield BYTE_ORDER_MARK + writer.writerow([safe_cell(cell) for cell in header])
     words = dict(SerialNumber.Status.choices)
     before = localtime(batch.activate_before) if batch.activate_before else None

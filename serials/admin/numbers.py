@@ -9,7 +9,7 @@ from django.db.models import BooleanField, Count, Q, QuerySet, Value
 from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import redirect
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, ngettext
+from django.utils.translation import gettext_lazy, ngettext, pgettext_lazy
 from unfold.contrib.filters.admin import AutocompleteSelectFilter, RelatedDropdownFilter
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
@@ -178,7 +178,7 @@ class SerialNumberAdmin(HistoryAdmin):
             codes = Q(code=code) | codes & ~Q(status=SerialNumber.Status.UNUSED)
         return queryset.filter(people | codes), False
 
-    @display(description=gettext_lazy("code"), ordering="code")
+    @display(description=pgettext_lazy("serial number", "code"), ordering="code")
     def show_code(self, serial: Any) -> str:
         """In groups of four. An unused one is money: whole only for those who could export it, which is audited."""
         is_hidden = serial.status == SerialNumber.Status.UNUSED and not serial.may_read

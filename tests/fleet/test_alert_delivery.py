@@ -19,6 +19,7 @@ from derp_portal.lib.clock import now
 from derp_portal.lib.errors import PortalError
 from fleet.models import Alert, AlertChannel, AlertDelivery, Silence
 from fleet.services import alert_delivery
+from fleet.services.alert_words import undelivered
 from fleet.services.alerts import raise_alert, resolve_alert, resolve_by_hand
 from tests.conftest import make_user
 from tests.fleet.fleet_parts import server
@@ -224,6 +225,26 @@ def test_a_channel_that_comes_back_gets_all_that_waited_in_one_message(
     [text] = listener.texts
     assert text.count("relays find no place") == 2
     assert text.count("(over by now)") == 1
+
+
+def test_what_the_portal_says_of_a_failure_is_in_the_readers_language(
+    client: Client, channel: AlertChannel, clock: Traveller, root: User
+) -> None:
+    AlertChannel.objects.update(address="nowhere")
+    no_room()
+    assert sweep(clock, after=15) == 0
+    channel.refresh_from_db()
+    delivery = AlertDelivery.objects.get()
+    assert channel.last_error == delivery.error == "invalid_address"
+    User.objects.update(language="zh-hans")
+    client.force_login(root)
+    lists = [reverse(f"admin:fleet_{name}_changelist") for name in ("alertchannel", "alertdelivery")]
+    rows = [reverse(f"admin:fleet_{row._meta.model_name}_change", args=[row.pk]) for row in (channel, delivery)]
+    for page in (*lists, *rows):
+        text = client.get(page).content.decode()
+        assert "该地址已失效。" in text
+        assert "invalid_address" not in text
+    assert undelivered("503 said the service") == "503 said the service"
 
 
 def test_nothing_follows_a_channel_to_another_address(
