@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+import redis
 import respx
 import time_machine
 from django.db import connection
@@ -20,6 +21,7 @@ from time_machine import Traveller
 from accounts.models import User
 from derp_portal.lib.errors import PortalError
 from fleet import services
+from fleet.acl import turns
 from fleet.models import AclConfig, ControlServer, NodeKey, Relay
 from fleet.services.control_servers import (
     EVERY,
@@ -307,6 +309,13 @@ def test_one_customer_has_us_ask_one_thing_at_a_time(headscale: ControlServer, a
     with one_at_a_time(alice.pk):
         assert "We are asking already." in client.post(address, follow=True).content.decode()
     assert "up to date" in client.post(address, follow=True).content.decode()
+
+
+def test_nobody_is_kept_from_asking_while_the_cache_is_away(alice: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = redis.Redis.from_url("unix:///nowhere/at/all.sock")
+    monkeypatch.setattr(turns, "store", lambda: gone)
+    with one_at_a_time(alice.pk), one_at_a_time(alice.pk):
+        pass
 
 
 def test_the_output_of_tailscale_status_is_pasted_whole(alice: User) -> None:
