@@ -96,7 +96,17 @@ def remove_control_server(*, server_id: int, owner: User) -> None:
 def sync_due(*, limit: int = 100) -> int:
     """Sweep: ask every control server whose time has come. Several may run at once."""
     due = ControlServer.objects.filter(next_run_at__lte=now()).order_by("next_run_at")
-    return sum(sync(server_id=pk) for pk in list(due.values_list("id", flat=True)[:limit]))
+    return sum(_sync_or_note(server) for server in list(due.only("failures")[:limit]))
+
+
+def _sync_or_note(server: ControlServer) -> bool:
+    """One whose answer we cannot cope with must not keep those after it from their turn."""
+    try:
+        return sync(server_id=server.pk)
+    except Exception:
+        log.exception("control_server_sync_failed", control_server=server.pk)
+        _note_failure(server, "bad_answer")
+        return True
 
 
 def sync(*, server_id: int, at_once: bool = False) -> bool:

@@ -22,7 +22,9 @@ from accounts.models import User
 from derp_portal.lib.errors import PortalError
 from fleet import services
 from fleet.acl import turns
+from fleet.acl.control_servers import Device, devices_of
 from fleet.models import AclConfig, ControlServer, NodeKey, Relay
+from fleet.services import control_servers
 from fleet.services.control_servers import (
     EVERY,
     LONGEST_PAUSE,
@@ -261,6 +263,37 @@ def test_it_is_not_connected_unless_it_answers(web: respx.MockRouter, alice: Use
     with pytest.raises(PortalError, match="not accepted"):
         add_control_server(owner=alice, kind=ControlServer.Kind.HEADSCALE, credential="x", address=HEADSCALE)
     assert not ControlServer.objects.exists()
+
+
+def test_letters_that_no_database_takes_are_left_out(
+    headscale: ControlServer, web: respx.MockRouter, alice: User
+) -> None:
+    node = headscale_node(3, name="a\0b\ud800c", id="\0\udfff3")
+    web.get(NODES).respond(text=json.dumps({"nodes": [node]}))
+    sync(server_id=headscale.pk, at_once=True)
+    assert listed(alice) == {key(3): "abc"}
+    assert NodeKey.objects.get(key=key(3)).remote_id == "3"
+
+
+def test_one_that_breaks_us_keeps_no_other_from_being_asked(
+    clock: Traveller, headscale: ControlServer, web: respx.MockRouter, bob: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bobs = add_control_server(owner=bob, kind=ControlServer.Kind.HEADSCALE, credential="x", address=HEADSCALE)
+
+    def broken(server: ControlServer) -> list[Device]:
+        if server.pk == headscale.pk:
+            raise RuntimeError("nobody thought of this")
+        return devices_of(server)
+
+    monkeypatch.setattr(control_servers, "devices_of", broken)
+    ControlServer.objects.filter(pk=headscale.pk).update(next_run_at=datetime.now(UTC) - timedelta(hours=1))
+    clock.shift(EVERY * 2)
+    asked = len(web.calls)
+    assert sync_due() == 2
+    assert len(web.calls) == asked + 1
+    assert (fresh(headscale).error_code, fresh(headscale).failures) == ("bad_answer", 1)
+    assert (fresh(bobs).error_code, fresh(bobs).succeeded_at) == ("", datetime.now(UTC))
+    assert sync_due() == 0
 
 
 @pytest.mark.parametrize(
