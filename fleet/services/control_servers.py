@@ -61,9 +61,7 @@ def add_control_server(
     *, owner: User, kind: ControlServer.Kind, credential: str, address: str = "", tailnet: str = "", client_id: str = ""
 ) -> ControlServer:
     """Connect one, after it has answered. Raises PortalError with what it said; then nothing was connected."""
-    if ControlServer.objects.filter(owner=owner).count() >= MOST_SERVERS:
-        said = _("At most %(most)s control servers can be connected.") % {"most": MOST_SERVERS}
-        raise PortalError(said, code="too_many", status=409)
+    _check_room(owner)
     server = ControlServer(
         owner=owner,
         kind=kind,
@@ -78,10 +76,18 @@ def add_control_server(
     except OutboundFailure as failure:
         raise PortalError(outbound_words(failure.code), code=failure.code, status=422) from failure
     with transaction.atomic():
+        User.objects.select_for_update(no_key=True).get(pk=owner.pk)
+        _check_room(owner)
         server.save()
         record(actor=owner, event="control_server.added", target=server, kind=kind)
-    _take(server, devices)
+        _take(server, devices)
     return server
+
+
+def _check_room(owner: User) -> None:
+    if ControlServer.objects.filter(owner=owner).count() >= MOST_SERVERS:
+        said = _("At most %(most)s control servers can be connected.") % {"most": MOST_SERVERS}
+        raise PortalError(said, code="too_many", status=409)
 
 
 def remove_control_server(*, server_id: int, owner: User) -> None:

@@ -265,6 +265,30 @@ def test_it_is_not_connected_unless_it_answers(web: respx.MockRouter, alice: Use
     assert not ControlServer.objects.exists()
 
 
+def test_it_is_not_connected_when_it_knows_more_devices_than_may_be_listed(web: respx.MockRouter, alice: User) -> None:
+    server()
+    group(alice, max_devices=1)
+    web.get(NODES).respond(json={"nodes": [headscale_node(1), headscale_node(2)]})
+    with pytest.raises(PortalError, match="At most 1 devices"):
+        add_control_server(owner=alice, kind=ControlServer.Kind.HEADSCALE, credential="x", address=HEADSCALE)
+    assert not ControlServer.objects.exists()
+    assert listed(alice) == {}
+
+
+def test_two_that_are_connected_at_once_are_counted_both(
+    headscale: ControlServer, web: respx.MockRouter, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        ControlServer.objects.create(owner=alice, kind=ControlServer.Kind.TAILSCALE, credential="meanwhile")
+        return httpx.Response(200, json={"nodes": [headscale_node(3)]})
+
+    monkeypatch.setattr(control_servers, "MOST_SERVERS", 2)
+    web.get(NODES).mock(side_effect=answer)
+    with pytest.raises(PortalError, match="At most 2 control servers"):
+        add_control_server(owner=alice, kind=ControlServer.Kind.HEADSCALE, credential="x", address=HEADSCALE)
+    assert ControlServer.objects.count() == 2
+
+
 def test_letters_that_no_database_takes_are_left_out(
     headscale: ControlServer, web: respx.MockRouter, alice: User
 ) -> None:
