@@ -102,6 +102,9 @@ def fetch(
             _client(ends) as client,
             client.stream(method, url, headers=headers, json=json, content=content, data=data, auth=auth) as response,
         ):
+            if "," in response.headers.get("content-encoding", ""):
+                # Packed twice, a few bytes are gigabytes before anybody can count them.
+                raise OutboundFailure("too_large")
             body = b"".join(_within(response.iter_bytes()))
             return Answer(response.status_code, dict(response.headers), body)
     except (httpx.TimeoutException, httpcore.TimeoutException) as error:
@@ -289,7 +292,12 @@ class _Transport(httpx.BaseTransport):
                 extensions=request.extensions,
             )
         )
-        return httpx.Response(response.status, headers=response.headers, stream=_Body(response.stream))
+        answer = httpx.Response(response.status, headers=response.headers, stream=_Body(response.stream))
+        if answer.has_redirect_location:
+            # httpx would read all that comes with it, however much, before it goes on.
+            answer.close()
+            return httpx.Response(response.status, headers={"Location": answer.headers["Location"]})
+        return answer
 
     def close(self) -> None:
         self._pool.close()

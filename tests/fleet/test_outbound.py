@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import socket
 import time
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -232,6 +234,25 @@ def test_a_server_that_takes_in_nothing_holds_nobody(settings: Settings) -> None
             fetch("POST", f"http://127.0.0.1:{server.getsockname()[1]}/", content=bytes(32 << 20), seconds=1)
         assert failure.value.code == "timeout"
         assert time.monotonic() - started < 2.5
+
+
+def test_what_comes_with_a_redirect_is_not_read(settings: Settings, inside: int) -> None:
+    settings.OUTBOUND_ALLOWED_NETWORKS = ["127.0.0.0/8"]
+    first = f"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:{inside}/\r\n\r\n".encode()
+    with saying(first, bytes(65536), 0) as port:
+        assert fetch("GET", f"http://127.0.0.1:{port}/", seconds=3).body == b"secret of the inside"
+
+
+def test_what_was_packed_twice_is_not_unpacked(settings: Settings) -> None:
+    settings.OUTBOUND_ALLOWED_NETWORKS = ["127.0.0.0/8"]
+    packed = gzip.compress(gzip.compress(bytes(64 << 20)))
+    with saying(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip, gzip\r\n\r\n", packed, 1) as port:
+        tracemalloc.start()
+        try:
+            assert refusal(f"http://127.0.0.1:{port}/") == "too_large"
+            assert tracemalloc.get_traced_memory()[1] < 16 << 20
+        finally:
+            tracemalloc.stop()
 
 
 def test_a_resolver_that_is_late_holds_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
