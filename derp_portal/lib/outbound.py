@@ -2,6 +2,9 @@
 
 The address that is connected to is the one that was checked: a name is looked up once, for each connection anew, so
 neither a redirect nor a changed DNS record leads elsewhere.
+
+Every wait ends at one moment for the whole question. Time-outs of sockets count from the last byte, so a server that
+drips its headers, or says `103 Early Hints` for ever, would else hold a thread for as long as it likes.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,6 +29,8 @@ from django.conf import settings
 LONGEST_URL = 500
 MOST_REDIRECTS = 3
 BODY_LIMIT = 8 * 1024 * 1024
+_PIECE = 4096
+"""So much is sent at a time: where a connection takes anything, it takes this at once."""
 _SPECIAL = ipaddress.ip_network("192.0.0.0/24")
 """Kept for protocols; Python's word about it has changed from release to release."""
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
@@ -84,17 +91,21 @@ def fetch(
     auth: tuple[str, str] | None = None,
     seconds: float = 15,
 ) -> Answer:
-    """Ask, and read the answer, whatever its status, within about so many seconds. Raises OutboundFailure.
+    """Ask, and read the answer, whatever its status. Raises OutboundFailure.
 
-    Credentials are not carried to another host by a redirect.
+    All of it, redirects included, takes at most so many seconds. A redirect to another host carries no credentials.
     """
     check_url(url)
     ends = time.monotonic() + seconds
     try:
-        with _client().stream(
-            method, url, headers=headers, json=json, content=content, data=data, auth=auth, timeout=seconds
-        ) as response:
-            body = b"".join(_within(response.iter_bytes(), ends))
+        with (
+            _client(ends) as client,
+            client.stream(method, url, headers=headers, json=json, content=content, data=data, auth=auth) as response,
+        ):
+            if "," in response.headers.get("content-encoding", ""):
+                # Packed twice, a few bytes are gigabytes before anybody can count them.
+                raise OutboundFailure("too_large")
+            body = b"".join(_within(response.iter_bytes()))
             return Answer(response.status_code, dict(response.headers), body)
     except (httpx.TimeoutException, httpcore.TimeoutException) as error:
         raise OutboundFailure("timeout", str(error)) from error
@@ -109,15 +120,13 @@ def fetch(
 _HTTPCORE_ERRORS = (httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError, httpcore.UnsupportedProtocol)
 
 
-def _within(chunks: Iterable[bytes], ends: float) -> Iterator[bytes]:
-    """The chunks, as long as they are not too many and come in time: a drip would else hold us for hours."""
+def _within(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The chunks, as long as they are not too many."""
     size = 0
     for chunk in chunks:
         size += len(chunk)
         if size > BODY_LIMIT:
             raise OutboundFailure("too_large")
-        if time.monotonic() > ends:
-            raise OutboundFailure("timeout")
         yield chunk
 
 
@@ -146,11 +155,73 @@ def _allowed() -> list[Network]:
     return [ipaddress.ip_network(network) for network in settings.OUTBOUND_ALLOWED_NETWORKS]
 
 
-class _Backend(httpcore.NetworkBackend):
-    """Connects to the addresses that were looked up and checked, and to no others."""
+class _Stream(httpcore.NetworkStream):
+    """A connection on which nothing waits beyond the end. What httpcore grants each wait is longer, and left aside."""
 
-    def __init__(self) -> None:
+    def __init__(self, inner: httpcore.NetworkStream, ends: float) -> None:
+        self._inner = inner
+        self._ends = ends
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._inner.read(max_bytes, self._left(httpcore.ReadTimeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        for start in range(0, len(buffer), _PIECE):
+            self._inner.write(buffer[start : start + _PIECE], self._left(httpcore.WriteTimeout))
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        left = self._left(httpcore.ConnectTimeout)
+        return _Stream(self._inner.start_tls(ssl_context, server_hostname, left), self._ends)
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
+
+    def _left(self, failure: type[httpcore.TimeoutException]) -> float:
+        try:
+            return _left(self._ends, failure)
+        except httpcore.TimeoutException:
+            self.close()
+            raise
+
+
+def _left(ends: float, failure: type[httpcore.TimeoutException]) -> float:
+    left = ends - time.monotonic()
+    if left <= 0:
+        raise failure("out of time")
+    return left
+
+
+def _look_up(host: str, port: int, ends: float) -> list[str]:
+    """The addresses of that name. The resolver keeps its own time: a late one is left to a thread that ends with it."""
+    answers: SimpleQueue[list[Any] | Exception] = SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answers.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except (OSError, UnicodeError) as error:
+            answers.put(error)
+
+    Thread(target=ask, daemon=True).start()
+    try:
+        answer = answers.get(timeout=_left(ends, httpcore.ConnectTimeout))
+    except Empty:
+        raise httpcore.ConnectTimeout("name lookup") from None
+    if isinstance(answer, Exception):
+        raise httpcore.ConnectError(str(answer)) from answer
+    return list(dict.fromkeys(str(entry[4][0]).partition("%")[0] for entry in answer))
+
+
+class _Backend(httpcore.NetworkBackend):
+    """Connects to the addresses that were looked up and checked, and to no others; until `ends` at the longest."""
+
+    def __init__(self, ends: float) -> None:
         self._inner = httpcore.SyncBackend()
+        self._ends = ends
 
     def connect_tcp(
         self,
@@ -160,20 +231,23 @@ class _Backend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Any = None,
     ) -> httpcore.NetworkStream:
-        try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
-            raise httpcore.ConnectError(str(error)) from error
-        texts = list(dict.fromkeys(str(entry[4][0]).partition("%")[0] for entry in found))
+        texts = _look_up(host, port, self._ends)
         permitted = [text for text in texts if is_permitted(ipaddress.ip_address(text))]
         if not permitted:
             raise _PrivateAddress(host)
+
+        def connected(text: str, share: float) -> httpcore.NetworkStream:
+            left = _left(self._ends, httpcore.ConnectTimeout)
+            stream = self._inner.connect_tcp(text, port, left * share, local_address, socket_options)
+            return _Stream(stream, self._ends)
+
         for text in permitted[:-1]:
             try:
-                return self._inner.connect_tcp(text, port, timeout, local_address, socket_options)
+                # One that swallows everything must leave time for the next.
+                return connected(text, 0.5)
             except (httpcore.ConnectError, httpcore.ConnectTimeout):
                 continue
-        return self._inner.connect_tcp(permitted[-1], port, timeout, local_address, socket_options)
+        return connected(permitted[-1], 1)
 
     def connect_unix_socket(self, path: str, timeout: float | None = None, socket_options: Any = None) -> Any:
         raise _PrivateAddress(path)
@@ -196,12 +270,10 @@ class _Body(httpx.SyncByteStream):
 class _Transport(httpx.BaseTransport):
     """httpcore with our backend: httpx's own transport does not take one."""
 
-    def __init__(self) -> None:
-        # Asked rarely and by many: a kept connection would outlive the check of its address.
+    def __init__(self, ends: float) -> None:
+        # For one question: a kept connection would outlive the check of its address.
         self._pool = httpcore.ConnectionPool(
-            ssl_context=ssl.create_default_context(cafile=certifi.where()),
-            max_keepalive_connections=0,
-            network_backend=_Backend(),
+            ssl_context=_authorities(), max_keepalive_connections=0, network_backend=_Backend(ends)
         )
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -220,12 +292,25 @@ class _Transport(httpx.BaseTransport):
                 extensions=request.extensions,
             )
         )
-        return httpx.Response(response.status, headers=response.headers, stream=_Body(response.stream))
+        answer = httpx.Response(response.status, headers=response.headers, stream=_Body(response.stream))
+        if answer.has_redirect_location:
+            # httpx would read all that comes with it, however much, before it goes on.
+            answer.close()
+            return httpx.Response(response.status, headers={"Location": answer.headers["Location"]})
+        return answer
+
+    def close(self) -> None:
+        self._pool.close()
 
 
 @cache
-def _client() -> httpx.Client:
-    # Nothing from the environment: a proxy named there would look names up itself.
+def _authorities() -> ssl.SSLContext:
+    """One for all questions: reading the authorities takes longer than many an answer."""
+    return ssl.create_default_context(cafile=certifi.where())
+
+
+def _client(ends: float) -> httpx.Client:
+    # Nothing from the environment: a proxy named there would look names up itself. httpx's own time-outs go unused.
     return httpx.Client(
-        transport=_Transport(), follow_redirects=True, max_redirects=MOST_REDIRECTS, trust_env=False, cookies=None
+        transport=_Transport(ends), follow_redirects=True, max_redirects=MOST_REDIRECTS, trust_env=False
     )

@@ -93,9 +93,11 @@ def _devices(nodes: Iterable[Any], *, names: tuple[str, ...], ids: tuple[str, ..
         except ValueError:
             # A device that is not signed in has none.
             continue
-        found[key] = Device(key, _first(node, names)[:LONGEST_NAME], _first(node, ids)[:LONGEST_NAME])
+        found[key] = Device(key, _first(node, names), _first(node, ids))
     return list(found.values())
 
 
 def _first(node: dict[str, Any], names: Iterable[str]) -> str:
-    return next((str(node[name]) for name in names if node.get(name)), "")
+    """Without what a database does not take (zeros, halves of pairs) or nobody can see."""
+    found = next((str(node[name]) for name in names if node.get(name)), "")
+    return "".join(letter for letter in found[:LONGEST_NAME] if letter.isprintable())

@@ -92,10 +92,15 @@ def learn_device(user_id: int, node_key: str, most: int) -> bool:
         devices = NodeKey.objects.filter(owner=user_id)
         if devices.filter(key=node_key).exists():
             return devices.filter(key=node_key, is_removed=False).exists()
-        if devices.filter(is_removed=False).count() >= most:
+        if not has_room(user_id, most):
             return False
         NodeKey.objects.create(owner_id=user_id, key=node_key, source=NodeKey.Source.LEARNED)
         return True
+
+
+def has_room(user_id: int, most: int | None) -> bool:
+    """Whether one more device may be listed; None is any number."""
+    return most is None or NodeKey.objects.filter(owner=user_id, is_removed=False).count() < most
 
 
 def add_version(

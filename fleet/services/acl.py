@@ -16,10 +16,10 @@ from derp_portal.lib.clock import now
 from derp_portal.lib.errors import PortalError
 from derp_portal.lib.outbound import OutboundFailure, check_url
 from fleet.acl import delegate
-from fleet.acl.decision import Decision, Door, Mode, decide, parse_networks
+from fleet.acl.decision import Decision, Door, Mode, Reason, decide, parse_networks
 from fleet.acl.door_log import write_down
 from fleet.acl.doors import most_devices_of, standing_of
-from fleet.acl.versions import Policy, add_version, current_policy, listed_devices
+from fleet.acl.versions import Policy, add_version, current_policy, has_room, listed_devices
 from fleet.derp.keys import parse_node_key
 from fleet.models import AclConfig, NodeKey, RelayGroup, Server, Wanted
 from fleet.words import outbound_words
@@ -142,9 +142,13 @@ def node_keys_of(keys: Iterable[str]) -> list[str]:
 
 
 def would_admit(*, user_id: int, node_key: str, source: str) -> tuple[Decision, int]:
-    """What the door of a running relay of the user's would say now, and by which version (0 = none yet)."""
+    """What the door of a running relay of the user's would say now, and by which version (0 = none yet).
+
+    Where plans differ in what silence of the user's own verifier means, it is the answer of the stricter one.
+    """
     version = current_policy(user_id)
     policy = Policy.of(version) if version else Policy()
+    groups = RelayGroup.objects.filter(owner=user_id, released_at=None).exclude(wanted=Wanted.ABSENT)
     door = Door(
         relay_id=0,
         owner_id=user_id,
@@ -153,11 +157,16 @@ def would_admit(*, user_id: int, node_key: str, source: str) -> tuple[Decision, 
         mode=policy.mode,
         networks=policy.networks,
         learns_until=policy.learns_until,
+        most_devices=most_devices_of(user_id),
         delegate_url=policy.delegate_url,
+        fails_open=all(groups.values_list("fails_open", flat=True)),
     )
     standing = standing_of(user_id, node_key)
     decision = decide(door, source=source, standing=standing, is_probe=False, moment=now())
-    return decision or delegate.ask(door, node_key=node_key, source=source), version.version if version else 0
+    decision = decision or delegate.ask(door, node_key=node_key, source=source)
+    if decision.reason == Reason.LEARNED and not has_room(user_id, door.most_devices):
+        decision = Decision.no(Reason.FULL)
+    return decision, version.version if version else 0
 
 
 def _check(policy: Policy, before: Policy, limit: int | None) -> None:

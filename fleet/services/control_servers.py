@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 
+import redis
 import structlog
-from django.core.cache import cache
 from django.db import transaction
 from django.db.models import F
 from django.utils.translation import gettext as _
@@ -20,6 +20,7 @@ from derp_portal.lib.clock import now
 from derp_portal.lib.errors import PortalError
 from derp_portal.lib.outbound import OutboundFailure, check_url
 from fleet.acl.control_servers import Device, devices_of
+from fleet.acl.turns import turn_of
 from fleet.acl.versions import Policy
 from fleet.models import ControlServer, NodeKey
 from fleet.words import outbound_words
@@ -33,7 +34,8 @@ LONGEST_PAUSE = timedelta(hours=12)
 CLAIM = timedelta(minutes=5)
 """Longer than asking can take: who asks has the server to himself for so long."""
 MOST_SERVERS = 5
-LONGEST_QUESTION = 60
+LONGEST_QUESTION = 90
+"""Taking a map back is four questions of at most fifteen seconds."""
 SYNCED = "synced"
 """The reason of a version that a control server brought about."""
 
@@ -42,24 +44,24 @@ SYNCED = "synced"
 def one_at_a_time(user_id: int) -> Iterator[None]:
     """For what a customer has us ask while he waits: one question at a time, or a few clicks would hold every thread.
 
-    Raises PortalError `busy`.
+    Raises PortalError `busy`. With the cache away everybody may: that must not keep customers from their lists.
     """
-    name = f"outbound:{user_id}"
-    if not cache.add(name, True, LONGEST_QUESTION):
-        raise PortalError(_("We are asking already. Try again in a moment."), code="busy", status=429)
-    try:
+    with ExitStack() as stack:
+        try:
+            is_ours = stack.enter_context(turn_of(f"outbound:{user_id}", most=1, seconds=LONGEST_QUESTION))
+        except redis.RedisError as error:
+            log.warning("outbound_without_cache", error=str(error))
+            is_ours = True
+        if not is_ours:
+            raise PortalError(_("We are asking already. Try again in a moment."), code="busy", status=429)
         yield
-    finally:
-        cache.delete(name)
 
 
 def add_control_server(
     *, owner: User, kind: ControlServer.Kind, credential: str, address: str = "", tailnet: str = "", client_id: str = ""
 ) -> ControlServer:
     """Connect one, after it has answered. Raises PortalError with what it said; then nothing was connected."""
-    if ControlServer.objects.filter(owner=owner).count() >= MOST_SERVERS:
-        said = _("At most %(most)s control servers can be connected.") % {"most": MOST_SERVERS}
-        raise PortalError(said, code="too_many", status=409)
+    _check_room(owner)
     server = ControlServer(
         owner=owner,
         kind=kind,
@@ -74,10 +76,18 @@ def add_control_server(
     except OutboundFailure as failure:
         raise PortalError(outbound_words(failure.code), code=failure.code, status=422) from failure
     with transaction.atomic():
+        User.objects.select_for_update(no_key=True).get(pk=owner.pk)
+        _check_room(owner)
         server.save()
         record(actor=owner, event="control_server.added", target=server, kind=kind)
-    _take(server, devices)
+        _take(server, devices)
     return server
+
+
+def _check_room(owner: User) -> None:
+    if ControlServer.objects.filter(owner=owner).count() >= MOST_SERVERS:
+        said = _("At most %(most)s control servers can be connected.") % {"most": MOST_SERVERS}
+        raise PortalError(said, code="too_many", status=409)
 
 
 def remove_control_server(*, server_id: int, owner: User) -> None:
@@ -92,7 +102,17 @@ def remove_control_server(*, server_id: int, owner: User) -> None:
 def sync_due(*, limit: int = 100) -> int:
     """Sweep: ask every control server whose time has come. Several may run at once."""
     due = ControlServer.objects.filter(next_run_at__lte=now()).order_by("next_run_at")
-    return sum(sync(server_id=pk) for pk in list(due.values_list("id", flat=True)[:limit]))
+    return sum(_sync_or_note(server) for server in list(due.only("failures")[:limit]))
+
+
+def _sync_or_note(server: ControlServer) -> bool:
+    """One whose answer we cannot cope with must not keep those after it from their turn."""
+    try:
+        return sync(server_id=server.pk)
+    except Exception:
+        log.exception("control_server_sync_failed", control_server=server.pk)
+        _note_failure(server, "bad_answer")
+        return True
 
 
 def sync(*, server_id: int, at_once: bool = False) -> bool:

@@ -20,11 +20,11 @@ from derp_portal.lib.append_only import Unchangeable
 from derp_portal.lib.errors import PortalError
 from fleet import door, services
 from fleet.acl import door_log, doors
-from fleet.acl.decision import Mode
+from fleet.acl.decision import Decision, Mode, Reason
 from fleet.acl.versions import Policy, current_policy
 from fleet.derp.keys import derive_private, format_node_key, public_of
-from fleet.models import AclConfig, AclLog, NodeKey, Relay, Wanted
-from fleet.services.acl import change_policy, close_what_has_learned, networks_of, roll_back
+from fleet.models import AclConfig, AclLog, NodeKey, Relay, RelayGroup, Wanted
+from fleet.services.acl import change_policy, close_what_has_learned, networks_of, roll_back, would_admit
 from fleet.services.groups import set_group
 from tests.fleet.fleet_parts import Fleet, group, only_relay, server
 
@@ -106,6 +106,15 @@ def test_learning_needs_an_end_ahead(clock: Traveller, relay: Relay, alice: User
         with pytest.raises(PortalError, match="end that lies ahead"):
             change(alice, mode=Mode.LEARN, learns_until=end)
     assert AclConfig.objects.count() == 1
+
+
+def test_the_api_says_what_a_learning_door_would_when_the_plan_has_no_room(relay: Relay, alice: User) -> None:
+    RelayGroup.objects.update(max_devices=1)
+    assert would_admit(user_id=alice.pk, node_key=PHONE, source=HOME)[0] == Decision.yes(Reason.LEARNED)
+    assert ask(relay, PHONE)
+    assert would_admit(user_id=alice.pk, node_key=OTHER, source=HOME)[0] == Decision.no(Reason.FULL)
+    assert not ask(relay, OTHER)
+    assert would_admit(user_id=alice.pk, node_key=PHONE, source=HOME)[0] == Decision.yes(Reason.LISTED)
 
 
 # --- versions ------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+import redis
 import respx
 import time_machine
 from django.db import connection
@@ -20,7 +21,10 @@ from time_machine import Traveller
 from accounts.models import User
 from derp_portal.lib.errors import PortalError
 from fleet import services
+from fleet.acl import turns
+from fleet.acl.control_servers import Device, devices_of
 from fleet.models import AclConfig, ControlServer, NodeKey, Relay
+from fleet.services import control_servers
 from fleet.services.control_servers import (
     EVERY,
     LONGEST_PAUSE,
@@ -261,6 +265,61 @@ def test_it_is_not_connected_unless_it_answers(web: respx.MockRouter, alice: Use
     assert not ControlServer.objects.exists()
 
 
+def test_it_is_not_connected_when_it_knows_more_devices_than_may_be_listed(web: respx.MockRouter, alice: User) -> None:
+    server()
+    group(alice, max_devices=1)
+    web.get(NODES).respond(json={"nodes": [headscale_node(1), headscale_node(2)]})
+    with pytest.raises(PortalError, match="At most 1 devices"):
+        add_control_server(owner=alice, kind=ControlServer.Kind.HEADSCALE, credential="x", address=HEADSCALE)
+    assert not ControlServer.objects.exists()
+    assert listed(alice) == {}
+
+
+def test_two_that_are_connected_at_once_are_counted_both(
+    headscale: ControlServer, web: respx.MockRouter, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        ControlServer.objects.create(owner=alice, kind=ControlServer.Kind.TAILSCALE, credential="meanwhile")
+        return httpx.Response(200, json={"nodes": [headscale_node(3)]})
+
+    monkeypatch.setattr(control_servers, "MOST_SERVERS", 2)
+    web.get(NODES).mock(side_effect=answer)
+    with pytest.raises(PortalError, match="At most 2 control servers"):
+        add_control_server(owner=alice, kind=ControlServer.Kind.HEADSCALE, credential="x", address=HEADSCALE)
+    assert ControlServer.objects.count() == 2
+
+
+def test_letters_that_no_database_takes_are_left_out(
+    headscale: ControlServer, web: respx.MockRouter, alice: User
+) -> None:
+    node = headscale_node(3, name="a\0b\ud800c", id="\0\udfff3")
+    web.get(NODES).respond(text=json.dumps({"nodes": [node]}))
+    sync(server_id=headscale.pk, at_once=True)
+    assert listed(alice) == {key(3): "abc"}
+    assert NodeKey.objects.get(key=key(3)).remote_id == "3"
+
+
+def test_one_that_breaks_us_keeps_no_other_from_being_asked(
+    clock: Traveller, headscale: ControlServer, web: respx.MockRouter, bob: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bobs = add_control_server(owner=bob, kind=ControlServer.Kind.HEADSCALE, credential="x", address=HEADSCALE)
+
+    def broken(server: ControlServer) -> list[Device]:
+        if server.pk == headscale.pk:
+            raise RuntimeError("nobody thought of this")
+        return devices_of(server)
+
+    monkeypatch.setattr(control_servers, "devices_of", broken)
+    ControlServer.objects.filter(pk=headscale.pk).update(next_run_at=datetime.now(UTC) - timedelta(hours=1))
+    clock.shift(EVERY * 2)
+    asked = len(web.calls)
+    assert sync_due() == 2
+    assert len(web.calls) == asked + 1
+    assert (fresh(headscale).error_code, fresh(headscale).failures) == ("bad_answer", 1)
+    assert (fresh(bobs).error_code, fresh(bobs).succeeded_at) == ("", datetime.now(UTC))
+    assert sync_due() == 0
+
+
 @pytest.mark.parametrize(
     "address", ["http://127.0.0.1:8080", "http://localhost:8080", "http://[::1]/", "ftp://x.example"]
 )
@@ -307,6 +366,13 @@ def test_one_customer_has_us_ask_one_thing_at_a_time(headscale: ControlServer, a
     with one_at_a_time(alice.pk):
         assert "We are asking already." in client.post(address, follow=True).content.decode()
     assert "up to date" in client.post(address, follow=True).content.decode()
+
+
+def test_nobody_is_kept_from_asking_while_the_cache_is_away(alice: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = redis.Redis.from_url("unix:///nowhere/at/all.sock")
+    monkeypatch.setattr(turns, "store", lambda: gone)
+    with one_at_a_time(alice.pk), one_at_a_time(alice.pk):
+        pass
 
 
 def test_the_output_of_tailscale_status_is_pasted_whole(alice: User) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
 
 import httpx
 import pytest
+import redis
 import respx
 
 from accounts.models import User
@@ -17,14 +21,21 @@ from derp_portal.lib.errors import PortalError
 from derp_portal.lib.secrets import fingerprint
 from fleet import door
 from fleet.acl import delegate, door_log
-from fleet.acl.decision import Mode
+from fleet.acl.decision import Decision, Door, Mode, Reason
 from fleet.acl.doors import known_of, store
+from fleet.acl.turns import turn_of
 from fleet.models import AclLog, Relay, RelayGroup
-from fleet.services.acl import change_policy
+from fleet.services.acl import change_policy, would_admit
 from tests.fleet.fleet_parts import group, only_relay, server
 
 URL = "https://headscale.example.com/verify"
-PHONE, OTHER = (f"nodekey:{number:064x}" for number in (1, 2))
+
+
+def key(number: int) -> str:
+    return f"nodekey:{number:064x}"
+
+
+PHONE, OTHER = key(1), key(2)
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -134,6 +145,90 @@ def test_one_that_hangs_holds_at_most_two_of_our_threads(relay: Relay, web: resp
     for thread in threads:
         thread.join()
     assert len(route.calls) == delegate.MOST_AT_ONCE
+
+
+def side_by_side(door: Door, keys: list[str]) -> list[Decision]:
+    """What is said of each of them, when they all come at once."""
+    with ThreadPoolExecutor(len(keys)) as pool:
+        return list(pool.map(lambda one: delegate.ask(door, node_key=one, source=""), keys))
+
+
+def test_whoever_comes_with_many_keys_at_once_is_not_let_in_for_that(relay: Relay, web: respx.MockRouter) -> None:
+    """The plan fails open; the verifier is slow, but not silent."""
+
+    def refuse(request: httpx.Request) -> httpx.Response:
+        time.sleep(delegate.PATIENCE + 0.5)
+        return httpx.Response(200, json={"Allow": False})
+
+    web.post(URL).mock(side_effect=refuse)
+    known = known_of(fingerprint(relay.admission_secret), PHONE)
+    assert known is not None
+    said = side_by_side(known.door, [key(number) for number in range(10, 18)])
+    assert not any(decision.is_allowed for decision in said)
+
+
+def test_while_others_are_asked_about_its_last_word_counts(
+    relay: Relay, web: respx.MockRouter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    web.post(URL).respond(json={"Allow": True})
+    assert ask(relay)
+    a_minute_later()
+    monkeypatch.setattr(delegate, "MOST_AT_ONCE", 0)
+    assert ask(relay)
+    assert not ask(relay, OTHER)
+    assert reasons() == ["delegated", "delegated", "delegate_away"]
+
+
+def test_those_who_find_others_being_asked_about_wait_for_their_turn(
+    relay: Relay, web: respx.MockRouter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def allow(request: httpx.Request) -> httpx.Response:
+        time.sleep(0.2)
+        return httpx.Response(200, json={"Allow": True})
+
+    monkeypatch.setattr(delegate, "PATIENCE", 5)
+    route = web.post(URL).mock(side_effect=allow)
+    known = known_of(fingerprint(relay.admission_secret), PHONE)
+    assert known is not None
+    said = side_by_side(known.door, [key(number) for number in range(delegate.MOST_IN_LINE)])
+    assert said == [Decision.yes(Reason.DELEGATED)] * delegate.MOST_IN_LINE
+    assert len(route.calls) == delegate.MOST_IN_LINE
+
+
+def test_a_refusal_counts_although_it_cannot_be_remembered(
+    relay: Relay, web: respx.MockRouter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*args: object, **kwargs: object) -> None:
+        raise redis.ConnectionError("gone")
+
+    web.post(URL).respond(json={"Allow": False})
+    monkeypatch.setattr(store(), "set", gone)
+    assert not ask(relay)
+
+
+def test_a_turn_that_ran_out_takes_nobody_elses_with_it() -> None:
+    late = ExitStack()
+    assert late.enter_context(turn_of("tests:turn", most=1, seconds=0.1))
+    time.sleep(0.2)
+    with turn_of("tests:turn", most=1, seconds=30) as following:
+        assert following
+        late.close()
+        with turn_of("tests:turn", most=1, seconds=30) as third:
+            assert not third
+    assert not store().exists("tests:turn")
+
+
+def test_the_api_says_what_the_door_would_while_the_verifier_is_silent(
+    relay: Relay, web: respx.MockRouter, alice: User
+) -> None:
+    web.post(URL).respond(502)
+    for fails_open in (True, False):
+        RelayGroup.objects.update(fails_open=fails_open)
+        for name in store().scan_iter("acl:door:*"):
+            store().delete(name)
+        decision, _version = would_admit(user_id=alice.pk, node_key=PHONE, source="198.51.100.7")
+        assert decision == Decision(fails_open, Reason.DELEGATE_AWAY)
+        assert ask(relay) == fails_open
 
 
 @pytest.mark.parametrize("url", ["", "http://127.0.0.1/verify", "http://10.0.0.1/verify", "not an address"])

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import socket
+import time
+import tracemalloc
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
-from threading import Thread
+from itertools import repeat
+from threading import Event, Thread
 from typing import Any
 
 import httpcore
@@ -57,9 +61,28 @@ def inside() -> Iterator[int]:
         yield port
 
 
-def refusal(url: str) -> str:
+@contextmanager
+def saying(first: bytes, piece: bytes, pause: float) -> Iterator[int]:
+    """A server that answers `first`, and then `piece` for as long as anybody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def talk() -> None:
+            connection, _address = server.accept()
+            with connection, suppress(OSError):
+                connection.sendall(first)
+                for part in repeat(piece):
+                    connection.sendall(part)
+                    time.sleep(pause)
+
+        thread = Thread(target=talk, daemon=True)
+        thread.start()
+        yield server.getsockname()[1]
+        thread.join(10)
+
+
+def refusal(url: str, seconds: float = 3) -> str:
     with pytest.raises(OutboundFailure) as failure:
-        fetch("GET", url, seconds=3)
+        fetch("GET", url, seconds=seconds)
     return failure.value.code
 
 
@@ -142,12 +165,8 @@ def test_a_name_that_changes_between_the_check_and_the_connection_leads_nowhere(
 
     monkeypatch.setattr(socket, "getaddrinfo", rebinding)
     monkeypatch.setattr(httpcore, "SyncBackend", Backend)
-    outbound._client.cache_clear()
-    try:
-        assert refusal(f"http://rebind.example:{inside}/") == "unreachable"
-        assert refusal(f"http://rebind.example:{inside}/") == "private_address"
-    finally:
-        outbound._client.cache_clear()
+    assert refusal(f"http://rebind.example:{inside}/") == "unreachable"
+    assert refusal(f"http://rebind.example:{inside}/") == "private_address"
     assert connected == ["1.1.1.1"]
 
 
@@ -163,11 +182,7 @@ def test_of_several_addresses_only_the_public_ones_are_tried(inside: int, monkey
     found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 80)) for address in addresses]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: found)
     monkeypatch.setattr(httpcore, "SyncBackend", Backend)
-    outbound._client.cache_clear()
-    try:
-        assert refusal("http://several.example/") == "unreachable"
-    finally:
-        outbound._client.cache_clear()
+    assert refusal("http://several.example/") == "unreachable"
     assert tried == ["1.1.1.1", "8.8.8.8"]
 
 
@@ -182,5 +197,70 @@ def test_what_the_operator_allows_is_reached_and_an_endless_answer_is_cut(inside
 def test_a_proxy_named_in_the_environment_is_not_used(inside: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{inside}")
     monkeypatch.setenv("ALL_PROXY", f"http://127.0.0.1:{inside}")
-    outbound._client.cache_clear()
     assert refusal("http://name.invalid/") == "unreachable"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "first", "piece", "pause"),
+    [
+        ("http", b"HTTP/1.1 200 OK\r\nX-Drip: ", b"x", 0.1),
+        ("http", b"", b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n", 0),
+        ("http", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4;", b"x", 0.1),
+        # A gzip header without its end, and then empty blocks: nothing ever comes out of it.
+        (
+            *("http", b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n\x1f\x8b\x08\0\0\0\0\0\0\x03"),
+            *(b"\0\0\0\xff\xff", 0.1),
+        ),
+        # A TLS record that says it is long, byte by byte.
+        ("https", b"\x16\x03\x03\x40\x00", b"\x02", 0.1),
+    ],
+    ids=["headers", "early hints", "chunk extension", "gzip of nothing", "tls"],
+)
+def test_a_server_that_never_comes_to_an_end_holds_nobody(
+    settings: Settings, scheme: str, first: bytes, piece: bytes, pause: float
+) -> None:
+    settings.OUTBOUND_ALLOWED_NETWORKS = ["127.0.0.0/8"]
+    with saying(first, piece, pause) as port:
+        started = time.monotonic()
+        assert refusal(f"{scheme}://127.0.0.1:{port}/", seconds=1) == "timeout"
+        assert time.monotonic() - started < 2.5
+
+
+def test_a_server_that_takes_in_nothing_holds_nobody(settings: Settings) -> None:
+    settings.OUTBOUND_ALLOWED_NETWORKS = ["127.0.0.0/8"]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        started = time.monotonic()
+        with pytest.raises(OutboundFailure, match="time") as failure:
+            fetch("POST", f"http://127.0.0.1:{server.getsockname()[1]}/", content=bytes(32 << 20), seconds=1)
+        assert failure.value.code == "timeout"
+        assert time.monotonic() - started < 2.5
+
+
+def test_what_comes_with_a_redirect_is_not_read(settings: Settings, inside: int) -> None:
+    settings.OUTBOUND_ALLOWED_NETWORKS = ["127.0.0.0/8"]
+    first = f"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:{inside}/\r\n\r\n".encode()
+    with saying(first, bytes(65536), 0) as port:
+        assert fetch("GET", f"http://127.0.0.1:{port}/", seconds=3).body == b"secret of the inside"
+
+
+def test_what_was_packed_twice_is_not_unpacked(settings: Settings) -> None:
+    settings.OUTBOUND_ALLOWED_NETWORKS = ["127.0.0.0/8"]
+    packed = gzip.compress(gzip.compress(bytes(64 << 20)))
+    with saying(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip, gzip\r\n\r\n", packed, 1) as port:
+        tracemalloc.start()
+        try:
+            assert refusal(f"http://127.0.0.1:{port}/") == "too_large"
+            assert tracemalloc.get_traced_memory()[1] < 16 << 20
+        finally:
+            tracemalloc.stop()
+
+
+def test_a_resolver_that_is_late_holds_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: done.wait(10))
+    started = time.monotonic()
+    try:
+        assert refusal("http://slow.example/", seconds=0.5) == "timeout"
+    finally:
+        done.set()
+    assert time.monotonic() - started < 2
