@@ -225,6 +225,32 @@ def test_undoing_takes_only_our_entries_out_of_a_file_that_others_changed(
     assert tailnet.text == POLICY.replace("// everybody", "// everybody, still")
 
 
+@pytest.mark.parametrize("is_edited", [False, True])
+def test_undoing_after_several_pushes_leaves_nothing_of_ours(
+    clock: Traveller, tailnet: Tailnet, group: RelayGroup, account: ControlServer, is_edited: bool
+) -> None:
+    push(group, account)
+    expected = POLICY
+    if is_edited:
+        expected = POLICY.replace("// everybody", "// everybody, still")
+        tailnet.edit(tailnet.text.replace("// everybody", "// everybody, still"))
+    move_one(group)
+    clock.shift(timedelta(minutes=6))
+    assert push_due() == 1
+    assert undo_push(group_id=group.pk, actor=group.owner)
+    assert tailnet.text == expected
+
+
+def test_pushing_the_same_map_again_keeps_what_others_wrote_meanwhile(
+    tailnet: Tailnet, group: RelayGroup, account: ControlServer
+) -> None:
+    push(group, account)
+    tailnet.edit(tailnet.text.replace("// everybody", "// everybody, still"))
+    push(group, account)
+    undo_push(group_id=group.pk, actor=group.owner)
+    assert tailnet.text == POLICY.replace("// everybody", "// everybody, still")
+
+
 def test_a_changed_map_follows_by_itself_and_only_where_that_is_wanted(
     clock: Traveller, tailnet: Tailnet, group: RelayGroup, account: ControlServer
 ) -> None:
