@@ -72,7 +72,7 @@ def push_map(*, group_id: int, server_id: int, etag: str, is_automatic: bool, ac
     With `is_automatic` later maps follow by themselves. Raises PortalError: `conflict` when the file is another one by
     now, `not_ours` when an entry of one of our numbers was written by somebody else, or what the control server said.
     """
-    group = RelayGroup.objects.get(pk=group_id, released_at=None, owner=actor)
+    group = RelayGroup.objects.get(pk=group_id, owner=actor)
     server = ControlServer.objects.get(pk=server_id, owner=actor, kind=ControlServer.Kind.TAILSCALE)
     present, after = _asked(group, server)
     if present.etag != etag:
@@ -146,6 +146,8 @@ def _follow(push_id: int) -> bool:
 
 def _asked(group: RelayGroup, server: ControlServer) -> tuple[PolicyFile, str]:
     """The policy file as it is, and as it should be."""
+    if group.released_at:
+        raise PortalError(_("Its relays have been released."), code="released", status=409)
     nodes = nodes_of(group)
     if not nodes:
         raise PortalError(_("The relay has no place yet. We are on it; ask again soon."), code="no_place", status=503)

@@ -19,6 +19,7 @@ from derp_portal.lib.errors import PortalError
 from fleet.derp.hujson import entries_of
 from fleet.models import ControlServer, MapPush, Port, Relay, RelayGroup
 from fleet.selectors import derp_map_of, is_map_stale, nodes_of
+from fleet.services import release_group
 from fleet.services.hand_over import preview_push, push_due, push_map, set_only_ours, undo_push
 from serials.models import Lease
 from serials.services import activate
@@ -354,6 +355,18 @@ def test_the_wizard_pushes_and_undoes(
     undo = reverse("hand_over_undo", args=[lease.pk])
     assert "unless somebody changed it since" in client.get(undo).content.decode()
     assert "taken out of your policy file" in client.post(undo, follow=True).content.decode()
+    assert tailnet.text == POLICY
+
+
+def test_a_released_lease_has_no_map_to_push(
+    tailnet: Tailnet, lease: Lease, account: ControlServer, alice: User, client: Client
+) -> None:
+    client.force_login(alice)
+    release_group(group_id=lease.relay_group_id, actor=None)
+    address = reverse("hand_over_push", args=[lease.pk, account.pk])
+    for answer in (client.get(address, follow=True), client.post(address, {"etag": tailnet.etag}, follow=True)):
+        assert answer.status_code == 200
+        assert "Its relays have been released." in answer.content.decode()
     assert tailnet.text == POLICY
 
 
