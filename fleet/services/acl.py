@@ -96,7 +96,8 @@ def _tidy(policy: Policy) -> Policy:
 def roll_back(*, user_id: int, version: int, actor: User | None) -> AclConfig:
     """Set again what an older version said. Learning is not begun again, which would open the doors anew.
 
-    Of a version that was learning it is closed, with what it had learned by its end.
+    Of a version that was learning it is closed, with what it had learned by its end. On which servers the relays may
+    run is staff's word: who sets an own version again leaves that as it is.
 
     Raises PortalError `not_found`, and what `change_policy` raises.
     """
@@ -108,8 +109,13 @@ def roll_back(*, user_id: int, version: int, actor: User | None) -> AclConfig:
         following = AclConfig.objects.filter(user=user_id, version=version + 1).first()
         learned = Policy.of(following).devices if following else listed_devices(user_id)
         policy = replace(policy, mode=Mode.CLOSED, devices={**learned, **policy.devices})
+    is_by_staff = actor is not None and actor.is_staff and actor.pk != user_id
+
+    def change(present: Policy) -> Policy:
+        return policy if is_by_staff else replace(policy, servers=present.servers)
+
     reason = _("As in version %(version)s") % {"version": version}
-    return change_policy(user_id=user_id, change=lambda _present: policy, reason=reason, actor=actor)
+    return change_policy(user_id=user_id, change=change, reason=reason, actor=actor)
 
 
 def check_delegate(url: str) -> None:

@@ -134,6 +134,16 @@ def test_any_version_can_be_set_again_but_for_its_learning(relay: Relay, alice: 
     assert refusal.value.code == "not_found"
 
 
+def test_on_which_servers_relays_run_is_set_again_by_staff_only(relay: Relay, alice: User, root: User) -> None:
+    assert relay.server_id is not None
+    change(alice, servers=(relay.server_id,))
+    change(alice, servers=(), mode=Mode.OPEN)
+    assert roll_back(user_id=alice.pk, version=2, actor=alice).servers == []
+    assert roll_back(user_id=alice.pk, version=2, actor=root).servers == [relay.server_id]
+    back = roll_back(user_id=alice.pk, version=3, actor=alice)
+    assert (back.mode, back.servers) == ("open", [relay.server_id])
+
+
 def test_too_much_and_nonsense_change_nothing(relay: Relay, alice: User) -> None:
     many = {f"nodekey:{number:064x}": "" for number in range(1001)}
     for fields, code in (
