@@ -186,7 +186,9 @@ def _check(policy: Policy, before: Policy, limit: int | None) -> None:
 
 
 def _limit_servers(user: User, servers: tuple[int, ...], actor: User | None) -> None:
-    for group_id in RelayGroup.objects.filter(owner=user, released_at=None).order_by("pk").values_list("id", flat=True):
+    # All of them before the first server: who holds one of the groups may wait for a server that an earlier one took.
+    groups = RelayGroup.objects.select_for_update(no_key=True).filter(owner=user, released_at=None).order_by("pk")
+    for group_id in list(groups.values_list("id", flat=True)):
         limit_servers(group_id=group_id, server_ids=servers, actor=actor)
 
 

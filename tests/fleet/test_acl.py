@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import redis
 import time_machine
-from django.db import connection
+from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from time_machine import Traveller
 
@@ -23,10 +23,12 @@ from fleet.acl import door_log, doors
 from fleet.acl.decision import Mode
 from fleet.acl.versions import Policy, current_policy
 from fleet.derp.keys import derive_private, format_node_key, public_of
-from fleet.models import AclConfig, AclLog, NodeKey, Relay, Wanted
+from fleet.models import AclConfig, AclLog, NodeKey, Relay, RelayGroup, Wanted
+from fleet.services import acl
 from fleet.services.acl import change_policy, close_what_has_learned, networks_of, roll_back
 from fleet.services.groups import set_group
 from tests.fleet.fleet_parts import Fleet, group, only_relay, server
+from tests.serials.shop import at_once
 
 PHONE, LAPTOP, OTHER = (
     format_node_key(public_of(derive_private(b"tests", name))) for name in ("phone", "laptop", "other")
@@ -142,6 +144,28 @@ def test_on_which_servers_relays_run_is_set_again_by_staff_only(relay: Relay, al
     assert roll_back(user_id=alice.pk, version=2, actor=root).servers == [relay.server_id]
     back = roll_back(user_id=alice.pk, version=3, actor=alice)
     assert (back.mode, back.servers) == ("open", [relay.server_id])
+
+
+def test_all_groups_are_locked_before_the_first_server(
+    relay: Relay, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("needs postgresql: SQLite has no row locks")
+    last = group(alice)
+    free: list[Any] = []
+
+    def look() -> list[int]:
+        with transaction.atomic():
+            unlocked = RelayGroup.objects.select_for_update(no_key=True, skip_locked=True).filter(pk=last.pk)
+            return list(unlocked.values_list("id", flat=True))
+
+    def look_first(**limit: Any) -> RelayGroup:
+        free.extend(at_once([look]))
+        return services.limit_servers(**limit)
+
+    monkeypatch.setattr(acl, "limit_servers", look_first)
+    change(alice, servers=(relay.server_id,))
+    assert free == [[], []]
 
 
 def test_too_much_and_nonsense_change_nothing(relay: Relay, alice: User) -> None:
