@@ -19,14 +19,13 @@ from fleet.acl import delegate
 from fleet.acl.decision import Decision, Door, Mode, decide, parse_networks
 from fleet.acl.door_log import write_down
 from fleet.acl.doors import most_devices_of, standing_of
-from fleet.acl.versions import Policy, add_version, current_policy, listed_devices
+from fleet.acl.versions import MOST_DEVICES, Policy, add_version, current_policy, listed_devices
 from fleet.derp.keys import parse_node_key
 from fleet.models import AclConfig, NodeKey, RelayGroup, Server, Wanted
 from fleet.words import outbound_words
 
 from .groups import limit_servers, restart_in_place
 
-MOST_DEVICES = 1000
 MOST_NETWORKS = 100
 SWEEP = 200
 LOOKED_BACK = timedelta(days=60)

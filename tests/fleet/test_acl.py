@@ -19,7 +19,7 @@ from accounts.models import User
 from derp_portal.lib.append_only import Unchangeable
 from derp_portal.lib.errors import PortalError
 from fleet import door, services
-from fleet.acl import door_log, doors
+from fleet.acl import door_log, doors, versions
 from fleet.acl.decision import Mode
 from fleet.acl.versions import Policy, current_policy
 from fleet.derp.keys import derive_private, format_node_key, public_of
@@ -101,6 +101,16 @@ def test_a_device_that_came_while_a_change_was_made_is_not_forgotten(relay: Rela
     door_log.write_down()
     change(alice, networks=("192.0.2.0/24",))
     assert listed(alice) == {PHONE}
+
+
+def test_learning_doors_list_no_more_than_a_policy_may(
+    relay: Relay, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(versions, "MOST_DEVICES", 2)
+    for node_key in (PHONE, LAPTOP, OTHER):
+        assert ask(relay, node_key)
+    door_log.write_down()
+    assert listed(alice) == {PHONE, LAPTOP}
 
 
 def test_learning_needs_an_end_ahead(clock: Traveller, relay: Relay, alice: User) -> None:
