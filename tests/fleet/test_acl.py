@@ -22,6 +22,7 @@ from fleet import door, services
 from fleet.acl import door_log, doors, versions
 from fleet.acl.decision import Mode
 from fleet.acl.versions import Policy, current_policy
+from fleet.acl.words import differences
 from fleet.derp.keys import derive_private, format_node_key, public_of
 from fleet.models import AclConfig, AclLog, NodeKey, Relay, RelayGroup, Wanted
 from fleet.services import acl
@@ -176,6 +177,16 @@ def test_all_groups_are_locked_before_the_first_server(
     monkeypatch.setattr(acl, "limit_servers", look_first)
     change(alice, servers=(relay.server_id,))
     assert free == [[], []]
+
+
+def test_what_changed_is_said_in_short_words_of_any_language(
+    relay: Relay, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AclConfig, "get_mode_display", lambda _version: "关闭：仅限列出的设备")
+    names = {f"nodekey:{number:064x}": f"device {number}" for number in range(4)}
+    closed = change(alice, mode=Mode.CLOSED, devices=names)
+    said = ["closed", "device added: device 0, device 1, device 2 and 1 more"]
+    assert list(differences(AclConfig.objects.get(user=alice, version=1), closed)) == said
 
 
 def test_too_much_and_nonsense_change_nothing(relay: Relay, alice: User) -> None:
