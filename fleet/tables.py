@@ -10,6 +10,7 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import pgettext_lazy
 
 from accounts.tables import TIME_CELL
+from derp_portal.lib.wording import statements
 from fleet.acl.words import differences
 from fleet.models import AclConfig, AclLog, Knock, Move, NodeKey, RelayEvent
 from fleet.selectors import why_it_happened, why_it_moved
@@ -167,7 +168,7 @@ class VersionTable(tables.Table):
 
     def render_changes(self, record: AclConfig) -> str:
         """Against the version before."""
-        return "; ".join(differences(self.before.get(record.version - 1), record)) or "–"
+        return statements(differences(self.before.get(record.version - 1), record)) or "–"
 
     def render_author(self, record: AclConfig) -> str:
         """The customer, staff, or nobody: it happened by itself."""

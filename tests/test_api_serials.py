@@ -55,6 +55,12 @@ def test_a_second_serial_adds_its_days_to_the_same_lease(alice: User) -> None:
     assert ends[1] - ends[0] == timedelta(days=30)
 
 
+@pytest.mark.parametrize(("sent", "name"), [("  Office \t 2 ", "Office 2"), ("   ", "My relay")])
+def test_a_name_is_taken_without_the_space_around_it(alice: User, sent: str, name: str) -> None:
+    Caller(alice).post("serial/activate", code=make_code(), how="new", lease_name=sent)
+    assert Lease.objects.get().name == name
+
+
 def test_a_second_lease_has_a_name_of_its_own(alice: User) -> None:
     caller = Caller(alice)
     caller.post("serial/activate", code=make_code())

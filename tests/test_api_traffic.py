@@ -127,6 +127,7 @@ def test_over_limit_names_groups_and_servers(staff: Caller, relay: Relay) -> Non
     assert [found["server_id"] for found in answer["servers"]] == [relay.server_id]
 
 
+@pytest.mark.django_db(transaction=True)
 def test_a_users_limit_stops_starts_and_is_removed(staff: Caller, alice: User, relay: Relay) -> None:
     use(relay, 10 * GB)
     status, answer = staff.post("traffic/limit", user_id=alice.pk, quota_bytes=GB, note="abuse")

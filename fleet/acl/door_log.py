@@ -25,6 +25,7 @@ from fleet.monitoring.retention import delete_in_batches
 from .decision import Decision, Door, Reason
 from .doors import store
 from .knocks import note_knocks
+from .versions import learn_devices
 
 log = structlog.get_logger(__name__)
 
@@ -101,14 +102,12 @@ def _row(told: list[Any]) -> AclLog:
 
 
 def _list_learned(rows: Iterable[AclLog]) -> None:
-    learned = {(row.user_id, row.node_key) for row in rows if row.reason == Reason.LEARNED}
-    NodeKey.objects.bulk_create(
-        [
-            NodeKey(owner_id=user_id, key=node_key, source=NodeKey.Source.LEARNED)
-            for user_id, node_key in sorted(learned)
-        ],
-        ignore_conflicts=True,
-    )
+    learned: dict[int, dict[str, None]] = {}
+    for row in rows:
+        if row.reason == Reason.LEARNED:
+            learned.setdefault(row.user_id, {})[row.node_key] = None
+    for user_id, node_keys in sorted(learned.items()):
+        learn_devices(user_id, node_keys)
 
 
 def _note_seen(rows: Iterable[AclLog]) -> None:

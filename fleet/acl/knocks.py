@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from django.core import signing
 from django.db import transaction
-from django.db.models import F
+from django.db.models import Count, F, Q
 from django.urls import reverse
 
 from accounts.models import User
@@ -18,7 +18,9 @@ from fleet.models import AclLog, Knock, NodeKey
 from .decision import Reason
 
 MOST_KNOCKS = 100
-"""So many a user has at once: whoever knocks with ever new keys fills no table. All of it is in the log."""
+"""So many wait for a user's word at once: whoever knocks with ever new keys fills no table. All of it is in the log."""
+MOST_ROWS = 1000
+"""So many a user has together with those that were put aside, which stay as long as their devices keep coming."""
 MAILS_A_DAY = 5
 TAP_DAYS = 7
 _SALT = "fleet.acl.knock"
@@ -40,7 +42,10 @@ def _note(user_id: int, node_key: str, lines: list[AclLog]) -> None:
     mine = Knock.objects.filter(user=user_id)
     if mine.filter(node_key=node_key).update(times=F("times") + len(lines), **where):
         return
-    if mine.count() >= MOST_KNOCKS or NodeKey.objects.filter(owner=user_id, key=node_key).exists():
+    kept = mine.aggregate(waiting=Count("id", filter=Q(dismissed_at=None)), all=Count("id"))
+    if kept["waiting"] >= MOST_KNOCKS or kept["all"] >= MOST_ROWS:
+        return
+    if NodeKey.objects.filter(owner=user_id, key=node_key).exists():
         return
     with transaction.atomic():
         knock, is_new = Knock.objects.get_or_create(

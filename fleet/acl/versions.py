@@ -17,6 +17,8 @@ from .decision import Mode
 from .doors import raise_floor
 
 LONGEST_REASON = 200
+MOST_DEVICES = 1000
+"""So many a policy lists, whatever a plan allows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,20 +89,26 @@ def listed_devices(user_id: int) -> dict[str, str]:
 
 def learn_device(user_id: int, node_key: str, most: int) -> bool:
     """List a device that came to a learning door, as long as there is room; whether it is listed now."""
+    learn_devices(user_id, [node_key], most)
+    return NodeKey.objects.filter(owner=user_id, key=node_key, is_removed=False).exists()
+
+
+def learn_devices(user_id: int, node_keys: Collection[str], most: int | None = None) -> None:
+    """List devices that came to a learning door, the first ones first, as long as there is room."""
+    if NodeKey.objects.filter(owner=user_id, key__in=node_keys).count() == len(node_keys):
+        return
     with transaction.atomic():
         User.objects.select_for_update(no_key=True).get(pk=user_id)
         devices = NodeKey.objects.filter(owner=user_id)
-        if devices.filter(key=node_key).exists():
-            return devices.filter(key=node_key, is_removed=False).exists()
-        if not has_room(user_id, most):
-            return False
-        NodeKey.objects.create(owner_id=user_id, key=node_key, source=NodeKey.Source.LEARNED)
-        return True
+        known = set(devices.filter(key__in=node_keys).values_list("key", flat=True))
+        new = [key for key in node_keys if key not in known][: room_for(user_id, most)]
+        NodeKey.objects.bulk_create(NodeKey(owner_id=user_id, key=key, source=NodeKey.Source.LEARNED) for key in new)
 
 
-def has_room(user_id: int, most: int | None) -> bool:
-    """Whether one more device may be listed; None is any number."""
-    return most is None or NodeKey.objects.filter(owner=user_id, is_removed=False).count() < most
+def room_for(user_id: int, most: int | None) -> int:
+    """How many more devices may be listed, when the plan allows `most`; None is as many as a policy may hold."""
+    most = MOST_DEVICES if most is None else min(most, MOST_DEVICES)
+    return max(most - NodeKey.objects.filter(owner=user_id, is_removed=False).count(), 0)
 
 
 def add_version(

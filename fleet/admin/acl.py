@@ -25,6 +25,7 @@ from derp_portal.lib.asking import Question, act, data_of
 from derp_portal.lib.clock import now
 from fleet.acl.decision import Mode
 from fleet.acl.versions import Policy, current_policy
+from fleet.acl.words import MODE_LABELS
 from fleet.forms import is_address
 from fleet.models import AclConfig, AclLog, ControlServer, Knock, MapPush, Relay, Server
 from fleet.services.acl import change_policy, networks_of, roll_back
@@ -91,7 +92,7 @@ class AclConfigAdmin(HistoryAdmin):
     @display(description=gettext_lazy("mode"), ordering="mode")
     def show_mode(self, version: AclConfig) -> str:
         """The mode, coloured."""
-        return badge(version.get_mode_display().partition(":")[0], MODE_COLOURS[version.mode])
+        return badge(MODE_LABELS[version.mode], MODE_COLOURS[version.mode])
 
     @display(description=gettext_lazy("devices"))
     def show_devices(self, version: AclConfig) -> int:

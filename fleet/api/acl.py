@@ -13,7 +13,7 @@ from ninja import Field, Query, Router, Schema
 from accounts.apikit import ErrorOut, Id, Moment, Ok, PageOut, PageQuery, Start, TokenAuth, page, reader_of
 from accounts.selectors import user_by_id
 from fleet.acl.decision import Mode
-from fleet.acl.versions import Policy, current_policy
+from fleet.acl.versions import MOST_DEVICES, Policy, current_policy
 from fleet.derp.map import derp_map
 from fleet.models import AclConfig, AclLog, NodeKey
 from fleet.selectors import nodes_of_owner
@@ -67,7 +67,7 @@ class GenerateIn(Schema):
     user_id: Id
     server_ids: list[Id] | None = Field(None, max_length=1000, description="Empty: anywhere.")
     mode: Mode | None = None
-    node_keys: list[str] | None = Field(None, max_length=services.MOST_DEVICES, description="All of them, anew.")
+    node_keys: list[str] | None = Field(None, max_length=MOST_DEVICES, description="All of them, anew.")
     networks: list[str] | None = Field(None, max_length=services.MOST_NETWORKS, examples=[["203.0.113.0/24"]])
     delegate_url: str | None = Field(None, max_length=500, description="With `delegate`: whom to ask.")
     learns_until: Moment | None = Field(None, description="With `learn`: when the doors close.")

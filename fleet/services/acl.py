@@ -19,14 +19,13 @@ from fleet.acl import delegate
 from fleet.acl.decision import Decision, Door, Mode, Reason, decide, parse_networks
 from fleet.acl.door_log import write_down
 from fleet.acl.doors import most_devices_of, standing_of
-from fleet.acl.versions import Policy, add_version, current_policy, has_room, listed_devices
+from fleet.acl.versions import MOST_DEVICES, Policy, add_version, current_policy, listed_devices, room_for
 from fleet.derp.keys import parse_node_key
 from fleet.models import AclConfig, NodeKey, RelayGroup, Server, Wanted
 from fleet.words import outbound_words
 
 from .groups import limit_servers, restart_in_place
 
-MOST_DEVICES = 1000
 MOST_NETWORKS = 100
 SWEEP = 200
 LOOKED_BACK = timedelta(days=60)
@@ -96,7 +95,8 @@ def _tidy(policy: Policy) -> Policy:
 def roll_back(*, user_id: int, version: int, actor: User | None) -> AclConfig:
     """Set again what an older version said. Learning is not begun again, which would open the doors anew.
 
-    Of a version that was learning it is closed, with what it had learned by its end.
+    Of a version that was learning it is closed, with what it had learned by its end. On which servers the relays may
+    run is staff's word: who sets an own version again leaves that as it is.
 
     Raises PortalError `not_found`, and what `change_policy` raises.
     """
@@ -108,8 +108,13 @@ def roll_back(*, user_id: int, version: int, actor: User | None) -> AclConfig:
         following = AclConfig.objects.filter(user=user_id, version=version + 1).first()
         learned = Policy.of(following).devices if following else listed_devices(user_id)
         policy = replace(policy, mode=Mode.CLOSED, devices={**learned, **policy.devices})
+    is_by_staff = actor is not None and actor.is_staff and actor.pk != user_id
+
+    def change(present: Policy) -> Policy:
+        return policy if is_by_staff else replace(policy, servers=present.servers)
+
     reason = _("As in version %(version)s") % {"version": version}
-    return change_policy(user_id=user_id, change=lambda _present: policy, reason=reason, actor=actor)
+    return change_policy(user_id=user_id, change=change, reason=reason, actor=actor)
 
 
 def check_delegate(url: str) -> None:
@@ -164,7 +169,8 @@ def would_admit(*, user_id: int, node_key: str, source: str) -> tuple[Decision, 
     standing = standing_of(user_id, node_key)
     decision = decide(door, source=source, standing=standing, is_probe=False, moment=now())
     decision = decision or delegate.ask(door, node_key=node_key, source=source)
-    if decision.reason == Reason.LEARNED and not has_room(user_id, door.most_devices):
+    most = door.most_devices
+    if decision.reason == Reason.LEARNED and most is not None and not room_for(user_id, most):
         decision = Decision.no(Reason.FULL)
     return decision, version.version if version else 0
 
@@ -189,7 +195,9 @@ def _check(policy: Policy, before: Policy, limit: int | None) -> None:
 
 
 def _limit_servers(user: User, servers: tuple[int, ...], actor: User | None) -> None:
-    for group_id in RelayGroup.objects.filter(owner=user, released_at=None).order_by("pk").values_list("id", flat=True):
+    # All of them before the first server: who holds one of the groups may wait for a server that an earlier one took.
+    groups = RelayGroup.objects.select_for_update(no_key=True).filter(owner=user, released_at=None).order_by("pk")
+    for group_id in list(groups.values_list("id", flat=True)):
         limit_servers(group_id=group_id, server_ids=servers, actor=actor)
 
 

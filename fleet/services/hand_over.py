@@ -72,7 +72,7 @@ def push_map(*, group_id: int, server_id: int, etag: str, is_automatic: bool, ac
     With `is_automatic` later maps follow by themselves. Raises PortalError: `conflict` when the file is another one by
     now, `not_ours` when an entry of one of our numbers was written by somebody else, or what the control server said.
     """
-    group = RelayGroup.objects.get(pk=group_id, released_at=None, owner=actor)
+    group = RelayGroup.objects.get(pk=group_id, owner=actor)
     server = ControlServer.objects.get(pk=server_id, owner=actor, kind=ControlServer.Kind.TAILSCALE)
     present, after = _asked(group, server)
     if present.etag != etag:
@@ -99,14 +99,7 @@ def undo_push(*, group_id: int, actor: User) -> bool:
         if present.etag == push.etag:
             text = push.text_before
         else:
-            ours = {
-                name
-                for name, entry in entries_of(present.text, OUTER, INNER).items()
-                if push.entries.get(name) == entry
-            }
-            text = set_entries(present.text, OUTER, INNER, {}, frozenset(ours))
-            if push.sets_flag:
-                text = set_flag(text, OUTER, FLAG, False)
+            text = _without(present.text, push.entries, sets_flag=push.sets_flag)
         if text != present.text:
             write_policy(push.control_server, text, etag=present.etag)
     except (OutboundFailure, NotHuJson) as failure:
@@ -153,6 +146,8 @@ def _follow(push_id: int) -> bool:
 
 def _asked(group: RelayGroup, server: ControlServer) -> tuple[PolicyFile, str]:
     """The policy file as it is, and as it should be."""
+    if group.released_at:
+        raise PortalError(_("Its relays have been released."), code="released", status=409)
     nodes = nodes_of(group)
     if not nodes:
         raise PortalError(_("The relay has no place yet. We are on it; ask again soon."), code="no_place", status=503)
@@ -186,27 +181,42 @@ def _is_ours(entry: Any, written: Any, names: set[str]) -> bool:
     return bool(named) and named <= names
 
 
+def _without(text: str, written: Mapping[str, Any], *, sets_flag: bool) -> str:
+    """The text without what we wrote, where that still stands as it was written. Raises NotHuJson."""
+    ours = {name for name, entry in entries_of(text, OUTER, INNER).items() if written.get(name) == entry}
+    text = set_entries(text, OUTER, INNER, {}, frozenset(ours))
+    return set_flag(text, OUTER, FLAG, False) if sets_flag else text
+
+
 def _write(group: RelayGroup, server: ControlServer, present: PolicyFile, after: str) -> MapPush:
     nodes = nodes_of(group)
     digest = map_digest(group, nodes)
+    entries, sets_flag = map_of_nodes(group, nodes)[INNER], omits_default(group, nodes)
+    push = MapPush.objects.filter(group=group).first()
     try:
+        if push is None or push.control_server_id != server.pk:
+            before = present.text
+        elif push.etag == present.etag:
+            # Nobody but us has written since: undoing puts back what stood there before our first push.
+            before = push.text_before
+        else:
+            before = _without(after, entries, sets_flag=sets_flag)
         etag = write_policy(server, after, etag=present.etag).etag if after != present.text else present.etag
-    except OutboundFailure as failure:
+    except (OutboundFailure, NotHuJson) as failure:
         raise _refusal(failure) from failure
     with transaction.atomic():
-        values = {
-            "control_server": server,
-            "entries": map_of_nodes(group, nodes)[INNER],
-            "sets_flag": omits_default(group, nodes),
-            "etag": etag,
-            "pushed_at": now(),
-            "failures": 0,
-            "error_code": "",
-        }
-        if after != present.text:
-            values["text_before"] = present.text
         push, _is_new = MapPush.objects.update_or_create(
-            group=group, defaults=values, create_defaults={"text_before": present.text, **values}
+            group=group,
+            defaults={
+                "control_server": server,
+                "entries": entries,
+                "sets_flag": sets_flag,
+                "text_before": before,
+                "etag": etag,
+                "pushed_at": now(),
+                "failures": 0,
+                "error_code": "",
+            },
         )
         note_taken(group_id=group.pk, how=RelayGroup.Taken.PUSH, digest=digest)
     return push

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from django.db import IntegrityError, transaction
 from django.utils.translation import gettext as _
 
@@ -114,7 +116,7 @@ def limit_user(*, user_id: int, quota_bytes: int | None, note: str = "", actor: 
             owner=owner, defaults={"quota_bytes": quota_bytes, "note": note}
         )
         record(actor=actor, event="user.traffic_limited", target=owner, quota_bytes=quota_bytes, note=note)
-    _judge_all_of(user_id)
+        transaction.on_commit(partial(_judge_all_of, user_id))
     return limit
 
 
@@ -124,12 +126,13 @@ def unlimit_user(*, user_id: int, actor: User) -> None:
         owner = User.objects.select_for_update(no_key=True).get(pk=user_id)
         if UserLimit.objects.filter(owner=owner).delete()[0]:
             record(actor=actor, event="user.traffic_limit_removed", target=owner)
-    _judge_all_of(user_id)
+        transaction.on_commit(partial(_judge_all_of, user_id))
 
 
 def _judge_all_of(user_id: int) -> None:
+    # After the commit, the caller's own included (the admin holds one around a whole request), and one row at a time:
+    # whoever books locks several groups and then meters, in an order that would not be kept here.
     # How soon a relay is read again follows from what its group may still use.
-    # One row at a time: whoever books locks several, in an order that one UPDATE of them all would not keep.
     meters = Meter.objects.filter(relay__group__owner=user_id, next_read_at__gt=now())
     for meter_id in meters.values_list("id", flat=True):
         Meter.objects.filter(pk=meter_id, next_read_at__gt=now()).update(next_read_at=now())

@@ -101,7 +101,8 @@ def activate(
     """Redeem a serial for `user`. Exactly one activation of a serial ever wins; days add up, nothing is overwritten.
 
     Without `lease_id` the days go to the default lease of `usable_leases`, or to a new one if there is none. Raises
-    RateLimited, SerialRefused (`serial_*`), PortalError `lease_not_found`; then nothing has changed.
+    RateLimited, SerialRefused (`serial_*`), PortalError `lease_not_found`, `account_inactive`; then nothing has
+    changed.
     """
     with watched_look(user=user, ip=ip):
         return redeem(user=user, code=code, how=how, lease_id=lease_id, lease_name=lease_name, actor=actor or user)
@@ -119,6 +120,9 @@ def redeem(
     """`activate` without a watch on guessers, for those who did not type the code: it was made for them just now."""
     with transaction.atomic():
         owner = User.objects.select_for_update(no_key=True).get(pk=user.pk)
+        if not owner.is_active:
+            # It may have been closed since the request began.
+            raise PortalError(_("This account is switched off."), code="account_inactive", status=403)
         serial = find_serial(code, lock=True)
         check_redeemable(serial, by=owner)
         lease = None if how == How.NEW else _target(owner, lease_id)

@@ -42,6 +42,7 @@ def open_lease(*, user: User, name: str, plan: Plan, actor: User | None) -> Leas
 
     An unnamed one is called after its number, so that no two of a user's leases read the same.
     """
+    name = " ".join(name.split())[:60]
     if not name:
         number = Lease.objects.filter(user=user).count() + 1
         name = _(DEFAULT_NAME) if number == 1 else f"{_(DEFAULT_NAME)} {number}"

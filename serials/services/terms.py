@@ -177,9 +177,15 @@ def _move_along(lease: Lease) -> LeaseTerm | None:
 
 def quota_start(term: LeaseTerm) -> datetime:
     """From when the term's traffic counts: making up for an outage gives time back, not a fresh quota."""
-    if term.source != LeaseTerm.Source.COMPENSATION:
+    compensation = LeaseTerm.Source.COMPENSATION
+    if (term.origin or term).source != compensation:
         return term.starts_at
-    before = term.lease.terms.filter(starts_at__lt=term.starts_at).exclude(source=LeaseTerm.Source.COMPENSATION)
+    before = (
+        term.lease.terms.filter(starts_at__lt=term.starts_at)
+        .exclude(Q(source=compensation) | Q(origin__source=compensation))
+        # Brought forward or taken back before it began: its dates are those of a term that never was.
+        .exclude(closed_at__lte=F("starts_at"))
+    )
     return before.order_by("starts_at").values_list("starts_at", flat=True).last() or term.starts_at
 
 
@@ -201,7 +207,7 @@ def group_terms(term: LeaseTerm) -> GroupTerms:
 
 def follow(lease: Lease, *, actor: User | None) -> None:
     """Write down for the fleet what the lease wants now, and keep the user's `rental_expiry` in step."""
-    current = lease.terms.filter(state=LeaseTerm.State.CURRENT).select_related("plan").first()
+    current = lease.terms.filter(state=LeaseTerm.State.CURRENT).select_related("plan", "origin").first()
     if RelayGroup.objects.filter(pk=lease.relay_group_id, released_at__isnull=False).exists():
         pass  # Staff gave its relays back by hand: the lease goes on to its end and wants nothing of the fleet.
     elif lease.is_active and current:

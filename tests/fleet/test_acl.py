@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import redis
 import time_machine
-from django.db import connection
+from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from time_machine import Traveller
 
@@ -19,14 +19,17 @@ from accounts.models import User
 from derp_portal.lib.append_only import Unchangeable
 from derp_portal.lib.errors import PortalError
 from fleet import door, services
-from fleet.acl import door_log, doors
+from fleet.acl import door_log, doors, versions
 from fleet.acl.decision import Decision, Mode, Reason
 from fleet.acl.versions import Policy, current_policy
+from fleet.acl.words import differences
 from fleet.derp.keys import derive_private, format_node_key, public_of
 from fleet.models import AclConfig, AclLog, NodeKey, Relay, RelayGroup, Wanted
+from fleet.services import acl
 from fleet.services.acl import change_policy, close_what_has_learned, networks_of, roll_back, would_admit
 from fleet.services.groups import set_group
 from tests.fleet.fleet_parts import Fleet, group, only_relay, server
+from tests.serials.shop import at_once
 
 PHONE, LAPTOP, OTHER = (
     format_node_key(public_of(derive_private(b"tests", name))) for name in ("phone", "laptop", "other")
@@ -101,6 +104,16 @@ def test_a_device_that_came_while_a_change_was_made_is_not_forgotten(relay: Rela
     assert listed(alice) == {PHONE}
 
 
+def test_learning_doors_list_no_more_than_a_policy_may(
+    relay: Relay, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(versions, "MOST_DEVICES", 2)
+    for node_key in (PHONE, LAPTOP, OTHER):
+        assert ask(relay, node_key)
+    door_log.write_down()
+    assert listed(alice) == {PHONE, LAPTOP}
+
+
 def test_learning_needs_an_end_ahead(clock: Traveller, relay: Relay, alice: User) -> None:
     for end in (None, datetime(2031, 3, 1, 8, tzinfo=UTC)):
         with pytest.raises(PortalError, match="end that lies ahead"):
@@ -141,6 +154,48 @@ def test_any_version_can_be_set_again_but_for_its_learning(relay: Relay, alice: 
     with pytest.raises(PortalError) as refusal:
         roll_back(user_id=alice.pk, version=99, actor=alice)
     assert refusal.value.code == "not_found"
+
+
+def test_on_which_servers_relays_run_is_set_again_by_staff_only(relay: Relay, alice: User, root: User) -> None:
+    assert relay.server_id is not None
+    change(alice, servers=(relay.server_id,))
+    change(alice, servers=(), mode=Mode.OPEN)
+    assert roll_back(user_id=alice.pk, version=2, actor=alice).servers == []
+    assert roll_back(user_id=alice.pk, version=2, actor=root).servers == [relay.server_id]
+    back = roll_back(user_id=alice.pk, version=3, actor=alice)
+    assert (back.mode, back.servers) == ("open", [relay.server_id])
+
+
+def test_all_groups_are_locked_before_the_first_server(
+    relay: Relay, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("needs postgresql: SQLite has no row locks")
+    last = group(alice)
+    free: list[Any] = []
+
+    def look() -> list[int]:
+        with transaction.atomic():
+            unlocked = RelayGroup.objects.select_for_update(no_key=True, skip_locked=True).filter(pk=last.pk)
+            return list(unlocked.values_list("id", flat=True))
+
+    def look_first(**limit: Any) -> RelayGroup:
+        free.extend(at_once([look]))
+        return services.limit_servers(**limit)
+
+    monkeypatch.setattr(acl, "limit_servers", look_first)
+    change(alice, servers=(relay.server_id,))
+    assert free == [[], []]
+
+
+def test_what_changed_is_said_in_short_words_of_any_language(
+    relay: Relay, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AclConfig, "get_mode_display", lambda _version: "关闭：仅限列出的设备")
+    names = {f"nodekey:{number:064x}": f"device {number}" for number in range(4)}
+    closed = change(alice, mode=Mode.CLOSED, devices=names)
+    said = ["closed", "device added: device 0, device 1, device 2 and 1 more"]
+    assert list(differences(AclConfig.objects.get(user=alice, version=1), closed)) == said
 
 
 def test_too_much_and_nonsense_change_nothing(relay: Relay, alice: User) -> None:

@@ -253,6 +253,7 @@ def test_the_next_term_begun_now_starts_it_at_once(alice: User) -> None:
     assert used(relay) == 0
 
 
+@pytest.mark.django_db(transaction=True)
 def test_a_raised_quota_starts_it_and_lifting_that_stops_it_again(alice: User, root: User) -> None:
     relay = limited(alice)
     carry(relay, 100 * GB)
@@ -262,6 +263,7 @@ def test_a_raised_quota_starts_it_and_lifting_that_stops_it_again(alice: User, r
     assert RelayGroup.objects.get(pk=relay.group_id).wanted == Wanted.STOPPED
 
 
+@pytest.mark.django_db(transaction=True)
 def test_with_another_limit_it_is_asked_anew_how_soon_to_read(alice: User, root: User) -> None:
     relay = limited(alice)
     carry(relay, GB)

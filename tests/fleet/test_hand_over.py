@@ -19,6 +19,7 @@ from derp_portal.lib.errors import PortalError
 from fleet.derp.hujson import entries_of
 from fleet.models import ControlServer, MapPush, Port, Relay, RelayGroup
 from fleet.selectors import derp_map_of, is_map_stale, nodes_of
+from fleet.services import release_group
 from fleet.services.hand_over import preview_push, push_due, push_map, set_only_ours, undo_push
 from serials.models import Lease
 from serials.services import activate
@@ -225,6 +226,32 @@ def test_undoing_takes_only_our_entries_out_of_a_file_that_others_changed(
     assert tailnet.text == POLICY.replace("// everybody", "// everybody, still")
 
 
+@pytest.mark.parametrize("is_edited", [False, True])
+def test_undoing_after_several_pushes_leaves_nothing_of_ours(
+    clock: Traveller, tailnet: Tailnet, group: RelayGroup, account: ControlServer, is_edited: bool
+) -> None:
+    push(group, account)
+    expected = POLICY
+    if is_edited:
+        expected = POLICY.replace("// everybody", "// everybody, still")
+        tailnet.edit(tailnet.text.replace("// everybody", "// everybody, still"))
+    move_one(group)
+    clock.shift(timedelta(minutes=6))
+    assert push_due() == 1
+    assert undo_push(group_id=group.pk, actor=group.owner)
+    assert tailnet.text == expected
+
+
+def test_pushing_the_same_map_again_keeps_what_others_wrote_meanwhile(
+    tailnet: Tailnet, group: RelayGroup, account: ControlServer
+) -> None:
+    push(group, account)
+    tailnet.edit(tailnet.text.replace("// everybody", "// everybody, still"))
+    push(group, account)
+    undo_push(group_id=group.pk, actor=group.owner)
+    assert tailnet.text == POLICY.replace("// everybody", "// everybody, still")
+
+
 def test_a_changed_map_follows_by_itself_and_only_where_that_is_wanted(
     clock: Traveller, tailnet: Tailnet, group: RelayGroup, account: ControlServer
 ) -> None:
@@ -328,6 +355,18 @@ def test_the_wizard_pushes_and_undoes(
     undo = reverse("hand_over_undo", args=[lease.pk])
     assert "unless somebody changed it since" in client.get(undo).content.decode()
     assert "taken out of your policy file" in client.post(undo, follow=True).content.decode()
+    assert tailnet.text == POLICY
+
+
+def test_a_released_lease_has_no_map_to_push(
+    tailnet: Tailnet, lease: Lease, account: ControlServer, alice: User, client: Client
+) -> None:
+    client.force_login(alice)
+    release_group(group_id=lease.relay_group_id, actor=None)
+    address = reverse("hand_over_push", args=[lease.pk, account.pk])
+    for answer in (client.get(address, follow=True), client.post(address, {"etag": tailnet.etag}, follow=True)):
+        assert answer.status_code == 200
+        assert "Its relays have been released." in answer.content.decode()
     assert tailnet.text == POLICY
 
 

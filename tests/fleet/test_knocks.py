@@ -19,6 +19,7 @@ from fleet.acl import door_log, knocks
 from fleet.acl.decision import Mode
 from fleet.models import AclConfig, AclLog, Alert, Knock, NodeKey, Relay
 from fleet.services.acl import change_policy
+from fleet.services.devices import dismiss_knock
 from fleet.services.door_watch import MOST_IN_THE_OPEN, MOST_SOURCES, MOST_UNKNOWN, count_error, watch_doors
 from tests.fleet.fleet_parts import group, only_relay, server
 
@@ -116,6 +117,20 @@ def test_whoever_knocks_with_ever_new_keys_fills_no_table_and_no_mailbox(relay: 
     assert Knock.objects.count() == knocks.MOST_KNOCKS
     assert len(mails()) == knocks.MAILS_A_DAY
     assert AclLog.objects.count() == knocks.MOST_KNOCKS + 19
+
+
+def test_what_was_put_aside_takes_nobodys_place(relay: Relay, alice: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(knocks, "MOST_KNOCKS", 1)
+    monkeypatch.setattr(knocks, "MOST_ROWS", 2)
+    knock(relay, 1)
+    knock(relay, 2)
+    assert Knock.objects.count() == 1
+    dismiss_knock(knock_id=Knock.objects.get().pk, owner=alice)
+    knock(relay, 2)
+    assert Knock.objects.filter(node_key=key(2), dismissed_at=None).exists()
+    Knock.objects.update(dismissed_at=now())
+    knock(relay, 3)
+    assert Knock.objects.count() == 2, "but not without end"
 
 
 def test_a_removed_device_and_a_stopped_relay_are_not_told_of(relay: Relay, alice: User) -> None:

@@ -16,7 +16,7 @@ from django.urls import reverse
 
 from fleet.charts import HEIGHT, round_top, traffic_chart
 from fleet.models import Meter, QuotaPeriod, Relay, RelayGroup, Server, Traffic, TrafficPack, UserLimit
-from fleet.services import create_group
+from fleet.services import create_group, quota_keeping
 from fleet.services.groups import OVER_QUOTA, GroupTerms
 from fleet.services.quota_keeping import judge_group
 from fleet.services.quotas import present_periods
@@ -371,6 +371,18 @@ def test_a_pack_where_nothing_is_limited_is_refused_in_words(roots: Client, alic
     assert "Its traffic is not limited." in page.content.decode()
 
 
+@pytest.mark.django_db(transaction=True)
+def test_groups_are_judged_after_the_admins_own_transaction(
+    roots: Client, lease: Lease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[bool] = []
+    monkeypatch.setattr(quota_keeping, "judge_group", lambda _id: held.append(connection.in_atomic_block))
+    roots.post(reverse("admin:fleet_userlimit_add"), {"owner": lease.user_id, "quota_bytes": GB, "note": "abuse"})
+    roots.post(reverse("admin:fleet_userlimit_delete", args=[UserLimit.objects.get().pk]), {"post": "yes"})
+    assert held == [False, False]
+
+
+@pytest.mark.django_db(transaction=True)
 def test_a_users_limit_set_in_the_admin_stops_at_once_and_its_removal_starts_again(roots: Client, lease: Lease) -> None:
     use(lease, 10 * GB)
     add = reverse("admin:fleet_userlimit_add")

@@ -158,6 +158,17 @@ def test_closing_an_account_ends_its_leases_and_keeps_its_history(alice: User, r
     assert Notification.objects.filter(kind="lease_ended").count() == 2
 
 
+def test_a_redemption_that_meets_the_closing_of_the_account_changes_nothing(
+    alice: User, root: User, plan: Plan
+) -> None:
+    code = new_code_of(plan)
+    close_account(user_id=alice.pk, actor=root)
+    assert alice.is_active, "as the request that came before knows it"
+    with nothing_changes(), pytest.raises(PortalError) as refusal:
+        activate(user=alice, code=code)
+    assert refusal.value.code == "account_inactive"
+
+
 def test_closing_an_account_releases_the_relays_given_by_hand(alice: User, bob: User, root: User, plan: Plan) -> None:
     activate(user=alice, code=new_code_of(plan))
     until = now() + 30 * DAY

@@ -11,7 +11,7 @@ from accounts.models import User
 from derp_portal.lib.clock import now
 from fleet.models import Outage
 from serials.models import Lease, LeaseTerm, Plan
-from serials.services import activate, compensate_outages, end_lease
+from serials.services import activate, compensate_outages, end_lease, start_next_term
 from serials.tasks import sweep_leases
 from tests.serials.shop import START, assert_in_step, at_once, bring_up, mails, new_code_of, take_down
 
@@ -54,6 +54,28 @@ def test_time_that_was_made_up_for_brings_no_fresh_quota(
     lease.relay_group.refresh_from_db()
     assert lease.relay_group.period_start == START
     assert lease.relay_group.period_end == term.ends_at
+
+
+@pytest.mark.parametrize("serials", [1, 2])
+def test_making_up_that_is_brought_forward_brings_no_fresh_quota_either(
+    lease: Lease, alice: User, plan: Plan, clock: time_machine.Traveller, serials: int
+) -> None:
+    for _more in range(serials - 1):
+        activate(user=alice, code=new_code_of(plan))
+    clock.shift(DAY)
+    take_down(lease.relay_group)
+    clock.shift(timedelta(hours=5))
+    bring_up(lease.relay_group)
+    compensate_outages()
+    following = lease.terms.filter(state=LeaseTerm.State.QUEUED).earliest("starts_at")
+    started = start_next_term(lease_id=lease.pk, term_id=following.pk, actor=alice)
+    expected = START
+    if serials == 2:
+        expected = started.starts_at
+        clock.move_to(started.ends_at + timedelta(hours=1))
+        sweep_leases()
+    lease.relay_group.refresh_from_db()
+    assert lease.relay_group.period_start == expected
 
 
 def test_an_outage_is_made_up_for_once_and_exactly(lease: Lease, alice: User, clock: time_machine.Traveller) -> None:
