@@ -231,7 +231,7 @@ def _first_look(request: HttpRequest, rows: list[selectors.PriceRow], balance: i
     return {
         "plan": wished if wished in codes else next(iter(codes), ""),
         "quantity": row.tiers[0].from_quantity if row else 1,
-        "pay": BuyForm.BALANCE if balance else BuyForm.ORDER,
+        "pay": BuyForm.BALANCE if balance > 0 else BuyForm.ORDER,
         "client_key": OrderForm.new_key(),
     }
 
