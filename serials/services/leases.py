@@ -235,10 +235,14 @@ def close_account(*, user_id: int, actor: User) -> None:
     """End all the user's leases, release relays given by hand, lock the account; history stays. Twice is fine."""
     with transaction.atomic():
         User.objects.select_for_update(no_key=True).get(pk=user_id)
-        for lease_id in Lease.objects.filter(user_id=user_id, status=Lease.Status.ACTIVE).values_list("id", flat=True):
-            end_lease(lease_id=lease_id, reason=Lease.EndReason.ACCOUNT_CLOSED, actor=actor)
-        for group_id in groups_by_hand(user_id).order_by("id").values_list("id", flat=True):
-            fleet.release_group(group_id=group_id, actor=actor)
+        active = Lease.objects.filter(user_id=user_id, status=Lease.Status.ACTIVE)
+        leases = dict(active.values_list("relay_group_id", "id"))
+        # In the order in which whoever counts their traffic locks the groups.
+        for group_id in sorted({*leases, *groups_by_hand(user_id).values_list("id", flat=True)}):
+            if group_id in leases:
+                end_lease(lease_id=leases[group_id], reason=Lease.EndReason.ACCOUNT_CLOSED, actor=actor)
+            else:
+                fleet.release_group(group_id=group_id, actor=actor)
         deactivate_user(user_id=user_id, actor=actor)
 
 
