@@ -525,7 +525,7 @@ OPERATIONS = {
     ),
     "GET lease/list": Rule(For.OWNER_AND_STAFF, data=lambda w: {"user_id": w.alice.pk}),
     "POST lease/notify": Rule(For.STAFF, post=200, data=lambda w: of_lease(w) | {"kind": "reminder"}),
-    "POST lease/start_next": Rule(For.OWNER_AND_STAFF, post=409, data=lambda w: of_lease(w) | {"term_id": 0}),
+    "POST lease/start_next": Rule(For.OWNER_AND_STAFF, post=409, data=lambda w: of_lease(w) | {"term_id": 10**9}),
     "POST lease/end": Rule(For.STAFF, post=200, data=of_lease),
     "POST server/add": Rule(For.STAFF, post=200, data=lambda w: {"ip": "203.0.113.9", "region": "hk"}),
     "GET server/list": Rule(For.STAFF),

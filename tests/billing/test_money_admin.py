@@ -165,9 +165,13 @@ def test_money_is_shown_to_those_who_may_look_at_it(sold: Plan, alice: User) -> 
     names = ("view_order", "view_transfer", "view_refund", "view_saleschannel")
     browser = staff(*names)
     answer = browser.get(reverse("admin:index"))
+    assert "money" not in answer.context, "sums are the ledger's"
+    assert "CN¥" not in told(answer)
+    helen = User.objects.get(username="helen")
+    helen.user_permissions.add(Permission.objects.get(codename="view_posting"))
+    answer = browser.get(reverse("admin:index"))
     assert "money" in answer.context
     assert "has_rooms" not in answer.context
-    helen = User.objects.get(username="helen")
     helen.user_permissions.clear()
     for name in ("view_server", "view_relay", "view_lease", "view_serialnumber"):
         helen.user_permissions.add(Permission.objects.get(codename=name))
