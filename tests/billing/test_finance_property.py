@@ -260,7 +260,7 @@ def served(story: Story, moment: datetime) -> dict[tuple[str, int], int]:
 
 @pytest.mark.both_databases
 class TestWhateverHappened(TestCase):
-    @hypothesis_settings(max_examples=effort(8, 40), deadline=None, suppress_health_check=list(HealthCheck))
+    @hypothesis_settings(max_examples=effort(8, 30), deadline=None, suppress_health_check=list(HealthCheck))
     @given(
         zone=st.sampled_from(ZONES),
         history=events,

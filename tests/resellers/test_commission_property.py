@@ -494,7 +494,7 @@ class TestWhateverHappened(TestCase):
         # Mails have tests of their own.
         self.enterContext(patch.object(months, "notify", lambda **_mail: None))
 
-    @hypothesis_settings(max_examples=effort(10, 50), deadline=None, suppress_health_check=list(HealthCheck))
+    @hypothesis_settings(max_examples=effort(10, 40), deadline=None, suppress_health_check=list(HealthCheck))
     @given(zone=st.sampled_from(ZONES), history=histories)
     def test_commissions_and_settlements_are_what_plain_counting_gives(
         self, zone: str, history: list[tuple[Any, bool, Any]]

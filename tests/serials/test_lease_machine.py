@@ -177,5 +177,5 @@ class Leases(RuleBasedStateMachine):
 @pytest.mark.django_db
 def test_any_story_of_leases_ends_where_adding_up_says() -> None:
     run_state_machine_as_test(
-        Leases, settings=settings(max_examples=effort(10, 40), stateful_step_count=12, deadline=None, print_blob=True)
+        Leases, settings=settings(max_examples=effort(10, 20), stateful_step_count=12, deadline=None, print_blob=True)
     )
