@@ -319,6 +319,7 @@ class DockerHost:
         _ip("link", "set", self._cable, "up")
         # Hosts reach each other through this machine, which forwards for their cables and for nobody else.
         Path(f"/proc/sys/net/ipv4/conf/{self._cable}/forwarding").write_text("1")
+        self._forward("--delete")  # Of the boot before, if there was one.
         self._forward("--insert")
         self._run("ip", "link", "set", "lo", "up")
         self._run("ip", "addr", "add", f"{self.ip}/24", "dev", "eth0")
