@@ -14,6 +14,7 @@ from django.utils.translation import gettext_lazy as _
 from accounts.models import ApiToken, Notification, Ticket
 from accounts.paging import BoundedPaginator
 from derp_portal.lib import clock
+from derp_portal.lib.wording import enumeration
 
 PER_PAGE = 25
 TIME_CELL = "{% load portal %}{% relative_time value %}"
@@ -67,7 +68,7 @@ class TokenTable(tables.Table):
     def render_scopes(self, value: list[str]) -> str:
         """The scopes in words."""
         labels = dict(ApiToken.Scope.choices)
-        return ", ".join(str(labels.get(scope, scope)) for scope in value)
+        return enumeration(str(labels.get(scope, scope)) for scope in value)
 
 
 class NotificationFilter(django_filters.FilterSet):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from .base import ReadOnlyAdmin, RowAdmin
 from .people import UserAdmin
 from .tickets import TicketAdmin
 
-__all__ = ["ReadOnlyAdmin", "RowAdmin", "TicketAdmin", "UserAdmin"]
+__all__ = ["TicketAdmin", "UserAdmin"]

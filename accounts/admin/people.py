@@ -12,6 +12,7 @@ from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group
+from django.db import transaction
 from django.db.models import QuerySet
 from django.forms import ModelForm
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
@@ -141,11 +142,12 @@ class UserAdmin(_UserAdmin, ModelAdmin):
 
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:
         """A new password by staff ends what the old one had opened, as one by its owner does."""
-        before = self.get_object(request, unquote(id))
-        response: HttpResponse = super().user_change_password(request, id, form_url)
-        after = self.get_object(request, unquote(id))
-        if before and after and after.password != before.password:
-            services.note_new_password(user_id=after.pk, actor=signed_in(request))
+        with transaction.atomic():
+            before = self.get_object(request, unquote(id))
+            response: HttpResponse = super().user_change_password(request, id, form_url)
+            after = self.get_object(request, unquote(id))
+            if before and after and after.password != before.password:
+                services.note_new_password(user_id=after.pk, actor=signed_in(request))
         return response
 
     @action(description=_("Switch off: no login, tokens revoked"), permissions=["act"])
@@ -212,7 +214,7 @@ class ApiTokenAdmin(ReadOnlyAdmin):
     """API tokens; their secrets are known to nobody but their owners."""
 
     list_display = ("name", "prefix", "user", "show_state", "expires_at", "last_used_at", "created_at")
-    list_filter = ("created_at", "revoked_at")
+    list_filter = ("is_login", "created_at", "revoked_at")
     list_select_related = ("user",)
     search_fields = ("name", "prefix", "user__username", "user__email")
     exclude = ("digest",)

@@ -135,10 +135,12 @@ def login(request: HttpRequest, data: LoginIn) -> dict[str, Any]:
     name = (data.email or data.username).strip()
     ip = request_ip.as_counted(request_ip.current())
     ratelimit.hit(scope="login-ip", key=ip, limit=60, window_seconds=5 * MINUTE)
+    # Capitals make no other account of it.
+    account = name.lower()
     # The account's narrow limit is counted together with the address: a stranger must not lock anybody out.
-    ratelimit.hit(scope="login", key=f"{ip} {name}", limit=10, window_seconds=5 * MINUTE)
+    ratelimit.hit(scope="login", key=f"{ip} {account}", limit=10, window_seconds=5 * MINUTE)
     # The wide one is for guessers with very many addresses, and shuts nothing but this door; the page has its own.
-    ratelimit.hit(scope="login-account", key=name, limit=LOGINS_AN_HOUR, window_seconds=HOUR)
+    ratelimit.hit(scope="login-account", key=account, limit=LOGINS_AN_HOUR, window_seconds=HOUR)
     token, secret = services.log_in(request=request, login=name, password=data.password)
     return {"success": True, "token": secret, "expires_at": token.expires_at}
 

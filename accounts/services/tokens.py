@@ -11,10 +11,9 @@ from django.contrib.auth import authenticate
 from django.db import transaction
 from django.db.models import Q
 from django.http import HttpRequest
-from django.utils import translation
 from django.utils.translation import gettext as _
 
-from accounts.models import LANGUAGES, ApiToken, User
+from accounts.models import ApiToken, User
 from accounts.services.audit import record
 from derp_portal.lib import clock
 from derp_portal.lib.errors import PortalError
@@ -27,9 +26,15 @@ LAST_USED_STEP = timedelta(minutes=1)
 
 
 def issue_token(
-    *, user: User, name: str, scopes: Iterable[str], actor: User | None, expires_at: datetime | None = None
+    *,
+    user: User,
+    name: str,
+    scopes: Iterable[str],
+    actor: User | None,
+    expires_at: datetime | None = None,
+    is_login: bool = False,
 ) -> tuple[ApiToken, str]:
-    """A new token and its secret, which cannot be had again.
+    """A new token and its secret, which cannot be had again. One that is a login ends with the password.
 
     Raises PortalError: `invalid_scope` for none, for unknown ones, and for those that are not for the user (`staff`,
     `reseller`); `invalid_expiry` for a moment that has passed; `account_inactive`.
@@ -56,6 +61,7 @@ def issue_token(
             digest=fingerprint(secret),
             scopes=wanted,
             expires_at=expires_at,
+            is_login=is_login,
         )
         record(actor=actor, event="token.issued", target=token, scopes=wanted, expires_at=expires_at)
     return token, secret
@@ -80,14 +86,9 @@ def revoke_all(*, user_id: int) -> int:
 def revoke_logins(*, user_id: int) -> int:
     """End the tokens that `log_in` made, not those made by hand; the number ended. For callers that write their own
     audit entry.
-
-    A login's token is known by its name, in whatever language it was made. One that somebody named so goes with them.
     """
-    names = []
-    for code, _language in LANGUAGES:
-        with translation.override(code):
-            names.append(_login_name())
-    return ApiToken.objects.filter(user_id=user_id, revoked_at=None, name__in=names).update(revoked_at=clock.now())
+    made = ApiToken.objects.filter(user_id=user_id, revoked_at=None, is_login=True)
+    return made.update(revoked_at=clock.now())
 
 
 def authenticate_token(*, secret: str) -> ApiToken | None:
@@ -124,11 +125,7 @@ def log_in(*, request: HttpRequest, login: str, password: str) -> tuple[ApiToken
         )
     scopes = [scope for scope in ApiToken.Scope if scope.is_for(user)]
     expires_at = clock.now() + clock.days(LOGIN_TOKEN_DAYS)
-    return issue_token(user=user, name=_login_name(), scopes=scopes, actor=user, expires_at=expires_at)
-
-
-def _login_name() -> str:
-    return _("API login")
+    return issue_token(user=user, name=_("API login"), scopes=scopes, actor=user, expires_at=expires_at, is_login=True)
 
 
 def _inactive() -> PortalError:

@@ -146,11 +146,13 @@ def test_guessing_from_very_many_addresses_is_slowed_down_for_the_account(
     alice: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(people, "LOGINS_AN_HOUR", 3)
-    assert [guess(f"192.0.2.{number}") for number in range(4)] == ["invalid_credentials"] * 3 + ["rate_limited"]
+    names = ("alice", "Alice", "ALICE", "aLice")
+    said = [guess(f"192.0.2.{number}", name) for number, name in enumerate(names)]
+    assert said == ["invalid_credentials"] * 3 + ["rate_limited"]
 
 
-def guess(ip: str) -> str:
-    said = {"username": "alice", "password": "wrong"}
+def guess(ip: str, name: str = "alice") -> str:
+    said = {"username": name, "password": "wrong"}
     answer = Client().post("/api/user/login", said, "application/json", REMOTE_ADDR=ip)
     return str(answer.json()["error"]["code"])
 
