@@ -33,6 +33,7 @@ class Reason(StrEnum):
     FULL = "full"
     REFUSED_BY_DELEGATE = "refused_by_delegate"
     DELEGATE_AWAY = "delegate_away"
+    DELEGATE_BUSY = "delegate_busy"
     STOPPED = "stopped"
     ENDED = "ended"
 

@@ -74,7 +74,7 @@ def ask(door: Door, *, node_key: str, source: str) -> Decision:
         return Decision(door.fails_open, Reason.DELEGATE_AWAY)
     said = told.last if told.now is None else told.now
     if said is None:
-        return Decision(told.is_down and door.fails_open, Reason.DELEGATE_AWAY)
+        return Decision(door.fails_open, Reason.DELEGATE_AWAY) if told.is_down else Decision.no(Reason.DELEGATE_BUSY)
     return _decision(said)
 
 

@@ -82,6 +82,7 @@ class AclLog(models.Model):
         FULL = decision.Reason.FULL, _("the plan has no room for more devices")
         REFUSED_BY_DELEGATE = decision.Reason.REFUSED_BY_DELEGATE, _("refused by your Headscale")
         DELEGATE_AWAY = decision.Reason.DELEGATE_AWAY, _("your Headscale did not answer")
+        DELEGATE_BUSY = decision.Reason.DELEGATE_BUSY, _("your Headscale was being asked about other devices")
         STOPPED = decision.Reason.STOPPED, _("the relay was stopped")
         ENDED = decision.Reason.ENDED, _("the lease had ended")
 

@@ -176,7 +176,7 @@ def test_while_others_are_asked_about_its_last_word_counts(
     monkeypatch.setattr(delegate, "MOST_AT_ONCE", 0)
     assert ask(relay)
     assert not ask(relay, OTHER)
-    assert reasons() == ["delegated", "delegated", "delegate_away"]
+    assert reasons() == ["delegated", "delegated", "delegate_busy"]
 
 
 def test_those_who_find_others_being_asked_about_wait_for_their_turn(
