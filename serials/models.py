@@ -308,6 +308,11 @@ class LeaseTerm(models.Model):
     def __str__(self) -> str:
         return f"{self.lease_id}: {self.plan_id} {self.starts_at:%F}–{self.ends_at:%F}"
 
+    @property
+    def makes_up(self) -> bool:
+        """Whether it gives time back for an outage, under whatever term it was moved up: it brings no traffic."""
+        return (self.origin or self).source == LeaseTerm.Source.COMPENSATION
+
 
 class Binding(AppendOnly):
     """User ↔ serial ↔ term ↔ relays: what was wired together when a term was granted. Never a device."""

@@ -225,11 +225,13 @@ def lease_next_term(request: HttpRequest, lease_id: int) -> HttpResponse:
     form = NextTermForm(request.POST or None, initial={"term_id": following.pk if following else None})
     if request.method == "POST" and form.is_valid():
         try:
-            services.start_next_term(lease_id=found.pk, term_id=form.cleaned_data["term_id"], actor=signed_in(request))
+            wanted = form.cleaned_data["term_id"]
+            begun = services.start_next_term(lease_id=found.pk, term_id=wanted, actor=signed_in(request))
         except PortalError as error:
             messages.error(request, str(error))
         else:
-            messages.success(request, _("The next term has begun, with a traffic quota of its own."))
+            fresh, same = _("The next term has begun, with a traffic quota of its own."), _("The next term has begun.")
+            messages.success(request, same if begun.makes_up else fresh)
         return redirect("lease", found.pk)
     if not present or not following:
         messages.info(request, _("There is no term to come. Renew first; then the next term can begin early."))

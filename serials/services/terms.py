@@ -177,9 +177,9 @@ def _move_along(lease: Lease) -> LeaseTerm | None:
 
 def quota_start(term: LeaseTerm) -> datetime:
     """From when the term's traffic counts: making up for an outage gives time back, not a fresh quota."""
-    compensation = LeaseTerm.Source.COMPENSATION
-    if (term.origin or term).source != compensation:
+    if not term.makes_up:
         return term.starts_at
+    compensation = LeaseTerm.Source.COMPENSATION
     before = (
         term.lease.terms.filter(starts_at__lt=term.starts_at)
         .exclude(Q(source=compensation) | Q(origin__source=compensation))

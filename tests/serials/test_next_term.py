@@ -56,6 +56,18 @@ def test_it_begins_once_however_often_the_button_is_pressed(browser: Client, lea
     assert lease.terms.get(state=LeaseTerm.State.CURRENT) == begun
 
 
+def test_time_that_makes_up_for_an_outage_promises_no_traffic(browser: Client, lease: Lease) -> None:
+    term = waiting(lease).pk
+    LeaseTerm.objects.filter(pk=term).update(source=LeaseTerm.Source.COMPENSATION, serial=None)
+    address = reverse("lease_next_term", args=[lease.pk])
+    page = browser.get(address).text
+    assert "brings no fresh traffic" in page
+    assert "100 GB" not in page
+    said = browser.post(address, {"term_id": term}, follow=True).text
+    assert "The next term has begun." in said
+    assert "quota of its own" not in said
+
+
 def test_without_a_term_to_come_there_is_nothing_to_begin(browser: Client, alice: User, plan: Plan) -> None:
     _serial, lease = activate(user=alice, code=new_code_of(plan))
     address = reverse("lease_next_term", args=[lease.pk])
