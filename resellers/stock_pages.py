@@ -26,6 +26,7 @@ from derp_portal.lib import money
 from derp_portal.lib.errors import PortalError
 from derp_portal.lib.ids import id_in
 from derp_portal.lib.spreadsheets import BYTE_ORDER_MARK, safe_cell
+from derp_portal.lib.wording import enumeration
 from resellers import selectors, services
 from resellers.access import reseller_for
 from resellers.forms import BuyForm, RecallForm, StockFilter, TopUpForm
@@ -134,7 +135,7 @@ def recall(request: HttpRequest) -> HttpResponse:
         except PortalError as error:
             messages.error(request, str(error))
         else:
-            back = ", ".join(money.for_people(refund.amount, refund.currency) for refund in refunds)
+            back = enumeration(money.for_people(refund.amount, refund.currency) for refund in refunds)
             done = ngettext(
                 "%(count)s serial number is given back. %(amount)s comes back to you.",
                 "%(count)s serial numbers are given back. %(amount)s comes back to you.",

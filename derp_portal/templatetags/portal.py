@@ -19,6 +19,8 @@ from django.utils import formats, timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 
+from derp_portal.lib.wording import enumeration
+
 register = template.Library()
 
 
@@ -136,7 +138,7 @@ def _in_words(bound: BoundField, value: Any) -> str:
     else:
         chosen = list(value)
     labels = {str(key): str(label) for key, label in _flat_choices(bound.field)}
-    return ", ".join(labels.get(str(one), _date_or_text(one)) for one in chosen)
+    return enumeration(labels.get(str(one), _date_or_text(one)) for one in chosen)
 
 
 def _flat_choices(field: forms.Field) -> list[tuple[Any, Any]]:

@@ -18,6 +18,7 @@ from unfold.widgets import UnfoldAdminTextInputWidget, UnfoldBooleanSwitchWidget
 
 from derp_portal.lib.asking import Question, act, data_of
 from derp_portal.lib.errors import PortalError
+from derp_portal.lib.wording import statements
 from fleet import services
 from fleet.models import Evacuation, Server
 from fleet.runtimes.base import RuntimeFailure
@@ -318,7 +319,7 @@ def _found(server: Server, result: PortCheck) -> str:
         return _("Port %(port)s of %(server)s can be reached from %(seen_from)s over TCP and UDP.") % named
     failed = {"TCP": (result.tcp_ok, result.tcp_error), "UDP": (result.udp_ok, result.udp_error)}
     silent = _("no answer")
-    words = "; ".join(f"{name}: {error or silent}" for name, (is_ok, error) in failed.items() if not is_ok)
+    words = statements(f"{name}: {error or silent}" for name, (is_ok, error) in failed.items() if not is_ok)
     closed = _("Port %(port)s of %(server)s cannot be reached from %(seen_from)s.") % named
     hint = _(
         "The commonest reason is the provider's security group or firewall: open TCP and UDP %(first)s to %(last)s "

@@ -22,6 +22,7 @@ from billing.finance.days import month_before, month_named
 from billing.models import Order
 from billing.services.ledger import today
 from derp_portal.lib.asking import Question, act, data_of
+from derp_portal.lib.wording import enumeration
 from fleet.admin.base import HistoryAdmin, actor, badge, change_url, link
 from resellers import services
 from resellers.models import CommissionLine, Suspicion
@@ -142,7 +143,7 @@ class CommissionLineAdmin(HistoryAdmin):
     def show_rates(self, line: CommissionLine) -> str:
         """Of each thing in the order that earns."""
         parts = [f"{percent(rate['basis_points'])} × {amount(rate['of'], line.currency)}" for rate in line.rates]
-        return ", ".join(parts) or "–"
+        return enumeration(parts) or "–"
 
     @display(description=gettext_lazy("commission"), ordering="amount")
     def show_amount(self, line: CommissionLine) -> str:

@@ -20,6 +20,7 @@ from billing.admin.words import amount
 from billing.models import CURRENCIES, Order, OrderLine
 from billing.services import balance_of
 from derp_portal.lib.asking import Question, act, data_of
+from derp_portal.lib.wording import enumeration
 from fleet.admin.base import HistoryAdmin, HistoryInline, actor, badge, change_url, link, list_url
 from resellers import services
 from resellers.models import (
@@ -145,7 +146,7 @@ class ResellerAdmin(HistoryAdmin):
     def show_balance(self, reseller: Reseller) -> str:
         """In each currency that there is any of."""
         balances = {code: balance_of(reseller.user, code) for code, _name in CURRENCIES}
-        return ", ".join(amount(left, code) for code, left in balances.items() if left) or "–"
+        return enumeration(amount(left, code) for code, left in balances.items() if left) or "–"
 
     @display(description=gettext_lazy("more"))
     def show_more(self, reseller: Reseller) -> str:

@@ -22,6 +22,7 @@ from billing.admin.words import amount
 from derp_portal.lib import money
 from derp_portal.lib.asking import Question, act, act_on_selection, data_of
 from derp_portal.lib.errors import PortalError
+from derp_portal.lib.wording import enumeration
 from fleet.admin.base import HistoryAdmin, actor, badge, change_url, link, list_url
 from resellers import services
 from resellers.models import CommissionLine, Settlement
@@ -289,7 +290,7 @@ class SettlementAdmin(HistoryAdmin):
 
         chosen = ngettext("%(count)d settlement is to be approved", "%(count)d settlements are to be approved", count)
         sums = waiting.order_by("currency").values_list("currency").annotate(payable=Sum("payable"))
-        amounts = ", ".join(money.for_people(payable, currency) for currency, payable in sums)
+        amounts = enumeration(money.for_people(payable, currency) for currency, payable in sums)
         question = Question(
             title=_("Approve these settlements?"),
             lines=[

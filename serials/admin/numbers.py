@@ -16,6 +16,7 @@ from unfold.enums import ActionVariant
 
 from accounts.services import record
 from derp_portal.lib.asking import Question, act, act_on_selection, data_of
+from derp_portal.lib.wording import enumeration
 from fleet.admin.base import HistoryAdmin, actor, badge, change_url, link, list_url
 from serials import services
 from serials.codes import canonical, grouped
@@ -59,7 +60,7 @@ class SerialBatchAdmin(HistoryAdmin):
     def show_counts(self, batch: SerialBatch) -> str:
         """How many are unused, used, expired and revoked."""
         counts = dict(batch.serials.order_by().values_list("status").annotate(number=Count("id")))
-        return ", ".join(f"{counts.get(status, 0)} {word}" for status, word in SerialNumber.Status.choices)
+        return enumeration(f"{counts.get(status, 0)} {word}" for status, word in SerialNumber.Status.choices)
 
     @display(description=gettext_lazy("serial numbers"))
     def show_serials(self, batch: SerialBatch) -> str:

@@ -14,6 +14,7 @@ from pydantic import model_validator
 from accounts import request_ip
 from accounts.apikit import ErrorOut, Id, Moment, Ok, PageOut, PageQuery, TokenAuth, page, reader_of, sees_everybody
 from derp_portal.lib.errors import PortalError
+from derp_portal.lib.wording import enumeration
 from fleet.api import READ_REFUSALS, REFUSALS, RelayBrief, relay_brief, whose
 from serials import services
 from serials.codes import canonical, grouped
@@ -307,7 +308,7 @@ def _ids_of(codes: list[str]) -> list[int]:
     ids = dict(SerialNumber.objects.filter(code__in=wanted).values_list("code", "id"))
     if unknown := [typed for code, typed in wanted.items() if code not in ids]:
         raise PortalError(
-            _("These are no serial numbers of ours: %(codes)s. None was withdrawn.") % {"codes": ", ".join(unknown)},
+            _("These are no serial numbers of ours: %(codes)s. None was withdrawn.") % {"codes": enumeration(unknown)},
             code="serial_unknown",
             status=404,
             codes=unknown,
