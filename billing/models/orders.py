@@ -141,7 +141,7 @@ class Order(models.Model):
 
 
 class OrderLine(models.Model):
-    """One thing that was ordered. `snapshot` holds what the plan or pack promised then."""
+    """One thing that was ordered. `snapshot` holds what the plan or pack promised then, and the steps of its price."""
 
     class Kind(models.TextChoices):
         SELF = "self", _("for oneself, redeemed at once")

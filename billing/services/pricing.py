@@ -332,7 +332,7 @@ def _discount(coupon: Coupon, eligible: int) -> int:
 
 
 def snapshot_of(item: Item) -> dict[str, Any]:
-    """What the plan or pack promises at this moment, to be kept with the order; see `wholesale_steps` too."""
+    """What the plan or pack promises at this moment, to be kept with the order."""
     if item.kind == Kind.TOP_UP:
         return {"name": "Prepaid balance", "name_zh": "预付余额"}
     if item.pack:

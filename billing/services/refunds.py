@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 import structlog
 from django.db import transaction
-from django.db.models import F, Q, QuerySet, Sum
+from django.db.models import F, Q, Sum
 from django.utils.translation import gettext as _
 
 from accounts.models import User
@@ -239,11 +238,11 @@ def share_what_is_left(order: Order) -> None:
     SoldSerial.objects.bulk_update(kept, ["cost"], batch_size=500)
 
 
-def lock_people(*, orders: Collection[int] | QuerySet[Any, Any], user_id: int | None = None) -> None:
+def lock_people(*, orders: Collection[int]) -> None:
     """The rows of the buyers and of whoever has redeemed what the orders delivered, by id: before the orders' own."""
     buyers = Order.objects.filter(pk__in=orders).values("user")
     redeemers = SoldSerial.objects.filter(line__order__in=orders, serial__user__isnull=False).values("serial__user")
-    people = User.objects.filter(Q(pk__in=buyers) | Q(pk__in=redeemers) | Q(pk=user_id)).order_by("pk")
+    people = User.objects.filter(Q(pk__in=buyers) | Q(pk__in=redeemers)).order_by("pk")
     list(people.select_for_update(no_key=True).values_list("pk", flat=True))
 
 

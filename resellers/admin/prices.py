@@ -6,7 +6,6 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
-from django.core.exceptions import ValidationError
 from django.db.models import OuterRef, QuerySet, Subquery
 from django.http import HttpRequest
 from django.utils.text import capfirst
@@ -42,16 +41,12 @@ class WholesalePriceForm(MoneyModelForm):
         field.label = capfirst(_("level"))
         field.choices = list(names.items())  # type: ignore[attr-defined]
 
-    def clean_level(self) -> str:
-        """Nobody would ever get a price of a level that is none."""
-        level = str(self.cleaned_data["level"])
-        if level and self.data.get("is_active") and not Level.objects.filter(code=level).exists():
-            raise ValidationError(_("There is no such level any more. Take the price off sale, or choose another."))
-        return level
-
     def clean(self) -> dict[str, Any]:
-        """Say in words what the database would refuse."""
+        """Say in words what the database would refuse, and what nobody would ever get."""
         data = super().clean()
+        level = data.get("level")
+        if data.get("is_active") and level and not Level.objects.filter(code=level).exists():
+            self.add_error("level", _("There is no such level any more. Take the price off sale, or choose another."))
         if data.get("is_active") and data.get("plan"):
             same = {name: data.get(name) for name in ("plan", "level", "currency", "from_quantity")}
             others = WholesalePrice.objects.filter(**same, is_active=True).exclude(pk=self.instance.pk)

@@ -101,8 +101,6 @@ def recall(*, reseller: Reseller, serial_ids: Sequence[int], actor: User) -> lis
     """
     wanted = set(serial_ids)
     with transaction.atomic():
-        orders = stock_of(reseller).filter(serial__in=wanted).order_by().values("line__order")
-        lock_people(orders=orders, user_id=reseller.user_id)
         _lock_stock(reseller, wanted)
         found = list(recallable(reseller).filter(serial__in=wanted))
         if not wanted or len(found) != len(wanted):
@@ -157,9 +155,11 @@ def _price_of_kept(order: Order, line: OrderLine, some: Collection[SoldSerial]) 
 
 
 def _lock_stock(reseller: Reseller, serial_ids: Collection[int]) -> None:
-    """The orders and then the serials, until the transaction ends: nobody redeems one while it is given back."""
+    """The people, the orders and then the serials, until the transaction ends: nobody redeems one meanwhile."""
     own = stock_of(reseller).filter(serial__in=serial_ids)
-    for order_id in sorted(set(own.values_list("line__order_id", flat=True))):
+    orders = sorted(set(own.values_list("line__order_id", flat=True)))
+    lock_people(orders=orders)
+    for order_id in orders:
         locked_order(order_id)
     serials = SerialNumber.objects.filter(pk__in=own.order_by().values("serial_id")).order_by("pk")
     list(serials.select_for_update(no_key=True).values_list("pk", flat=True))
