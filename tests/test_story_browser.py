@@ -23,7 +23,7 @@ from fleet.derp.keys import format_node_key, new_private, public_of
 from tests.parts import need
 from tests.portals import ROOT, Portal, portal
 
-pytestmark = [pytest.mark.timeout(400), pytest.mark.xdist_group("portals")]
+pytestmark = pytest.mark.xdist_group("portals")
 
 ADMIN_PASSWORD = "an operator's long password"
 PASSWORD = "a customer's long password"

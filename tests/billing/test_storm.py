@@ -20,7 +20,7 @@ from tests.billing import storm
 from tests.billing.till import make_method, priced_plan
 from tests.parts import effort
 
-SHARDS = 16
+SHARDS = effort(16, 80)
 SEQUENCES = effort(400, 10_000)
 AT_ONCE = 25
 """So many orders' callbacks overtake one another."""

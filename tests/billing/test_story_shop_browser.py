@@ -23,7 +23,7 @@ from tests.conftest import PASSWORD, make_user
 from tests.parts import need
 from tests.serials.shop import bring_up, make_server
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(240)]
+pytestmark = pytest.mark.django_db(transaction=True)
 
 ORDER = re.compile(r"/orders/[A-Z0-9]+/$")
 

@@ -35,7 +35,7 @@ from tests.fleet.hosts import DockerHost
 from tests.fleet.world import World
 from tests.parts import need
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.django_db(transaction=True)
 
 PACKET = 10_000
 

@@ -432,7 +432,6 @@ class Survival(RuleBasedStateMachine):
         return list(Relay.objects.filter(released_at=None).order_by("id"))
 
 
-@pytest.mark.timeout(900)  # What fails is first made small.
 @pytest.mark.parametrize("part", range(PARTS))
 def test_any_fault_schedule_ends_with_one_live_relay_for_each_wanted_one(
     part: int, alice: User, monkeypatch: pytest.MonkeyPatch

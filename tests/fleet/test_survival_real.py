@@ -25,7 +25,6 @@ from tests.fleet.world import World
 pytestmark = [
     pytest.mark.xdist_group("docker-hosts"),
     pytest.mark.django_db(transaction=True),
-    pytest.mark.timeout(600),
 ]
 
 

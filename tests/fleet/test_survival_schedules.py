@@ -21,7 +21,6 @@ from tests.parts import effort
 pytestmark = [
     pytest.mark.xdist_group("docker-hosts"),
     pytest.mark.django_db(transaction=True),
-    pytest.mark.timeout(900),
 ]
 
 SCHEDULES = effort(3, 20)
