@@ -68,7 +68,7 @@ class Host:
         return re.findall(r"'-verify-client-url', '(http://127\.0\.0\.1:\d+/)'", told)[-1]
 
     def admits(self, node_key: str = PHONE) -> bool:
-        answer = httpx.post(self.door(), json={"NodePublic": node_key, "Source": "198.51.100.7"}, timeout=5)
+        answer = httpx.post(self.door(), json={"NodePublic": node_key, "Source": "198.51.100.7"}, timeout=60)
         assert answer.status_code == 200
         assert set(answer.json()) == {"Allow"}
         return bool(answer.json()["Allow"])
@@ -136,7 +136,7 @@ def test_a_device_that_was_refused_since_is_not_remembered(host: Host, portal: D
 def test_who_was_let_in_is_known_after_a_restart_with_the_portal_away(host: Host, portal: Door) -> None:
     host.start(portal.url, FAILS_CLOSED)
     assert host.admits(PHONE)
-    wait_until(lambda: host.memory.exists() and PHONE in host.memory.read_text(), seconds=10, what="a memory")
+    wait_until(lambda: host.memory.exists() and PHONE in host.memory.read_text(), what="a memory")
     assert host.memory.stat().st_mode & 0o077 == 0
     host.stop()
     portal.status = 502
@@ -156,15 +156,17 @@ def test_a_garbled_memory_is_none(host: Host, portal: Door) -> None:
 def test_a_silent_portal_is_left_alone_so_that_clients_do_not_wait(host: Host, portal: Door) -> None:
     portal.status = 502
     host.start(portal.url)
+    began = time.monotonic()
     for _ in range(20):
         assert host.admits()
-    assert len(portal.asked) == 1
+    # Once, when twenty questions take less than its rest.
+    assert len(portal.asked) <= 1 + (time.monotonic() - began) // 3
 
 
 @pytest.mark.parametrize("body", [b"", b"null", b"{}", b"x" * 10_000, b'{"NodePublic": 3}'])
 def test_what_is_no_question_gets_no_answer(host: Host, portal: Door, body: bytes) -> None:
     host.start(portal.url)
-    assert httpx.post(host.door(), content=body).status_code == 400
+    assert httpx.post(host.door(), content=body, timeout=60).status_code == 400
     assert portal.asked == []
 
 
