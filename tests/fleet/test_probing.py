@@ -242,22 +242,23 @@ def test_a_batch_of_twenty_asks_no_more_of_the_database_than_one_relay(
     assert RelayHealth.objects.filter(status=HEALTHY).count() == 21
 
 
-@pytest.fixture
-def meeting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two workers that both get so far have read the same rows before either writes any."""
+@pytest.fixture(params=[1])
+def meeting(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two workers that both get so far, within so many seconds, have read the same rows before either writes any."""
     barrier = threading.Barrier(2)
 
     def wait(health: RelayHealth, result: ProbeResult, moment: datetime, *, is_starting: bool) -> None:
         with suppress(threading.BrokenBarrierError):
-            barrier.wait(1)
+            barrier.wait(request.param)
         _note(health, result, moment, is_starting=is_starting)
 
     monkeypatch.setattr(probing, "_note", wait)
 
 
 @pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("meeting", [60], indirect=True)
 def test_without_locks_one_of_two_probes_at_once_is_lost(
-    alice: User, meeting: None, monkeypatch: pytest.MonkeyPatch
+    alice: User, clock: Traveller, meeting: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if connection.vendor != "postgresql":
         pytest.skip("needs postgresql: SQLite lets one writer in at a time, with or without row locks")
@@ -270,7 +271,7 @@ def test_without_locks_one_of_two_probes_at_once_is_lost(
 
 @pytest.mark.both_databases
 @pytest.mark.django_db(transaction=True)
-def test_with_locks_both_of_two_probes_at_once_count(alice: User, meeting: None) -> None:
+def test_with_locks_both_of_two_probes_at_once_count(alice: User, clock: Traveller, meeting: None) -> None:
     [relay] = bought(alice, server(), 1)
     keep([(relay, GOOD)])
     at_once([lambda: keep([(relay, GOOD)])] * 2)
@@ -279,7 +280,9 @@ def test_with_locks_both_of_two_probes_at_once_count(alice: User, meeting: None)
 
 @pytest.mark.both_databases
 @pytest.mark.django_db(transaction=True)
-def test_of_probes_by_several_workers_at_once_all_count(alice: User, answer: list[ProbeResult]) -> None:
+def test_of_probes_by_several_workers_at_once_all_count(
+    alice: User, clock: Traveller, answer: list[ProbeResult]
+) -> None:
     here = server(max_relays=100)
     relays = bought(alice, here, 5)
     orders = [relays, relays[::-1]] * 3

@@ -15,7 +15,6 @@ from django.utils import translation
 from time_machine import Traveller
 
 from accounts.models import User
-from derp_portal.lib.clock import now
 from fleet.derp.probe import ProbeResult
 from fleet.models import Relay, RelayUptime, Server
 from fleet.monitoring.probing import START_GRACE, keep
@@ -171,15 +170,16 @@ def test_its_owner_reads_uptime_and_latency_through_the_api(relay: Relay, alice:
     assert (after["uptime"], after["health"]["status"]) == (0.5, "healthy")
 
 
-def test_its_owner_sees_on_its_card_how_often_it_answered(client: Client, alice: User, here: Server) -> None:
+def test_its_owner_sees_on_its_card_how_often_it_answered(
+    client: Client, alice: User, here: Server, clock: Traveller
+) -> None:
     relay = activate(user=alice, code=new_code_of(make_plan(30)))[1].relay_group.relays.get()
     client.force_login(alice)
     addresses = [reverse("dashboard"), reverse("lease", args=[relay.group.lease.pk])]
     for address in addresses:
         assert "this month" not in client.get(address).content.decode(), "what was not measured is not shown as nothing"
-    today = now().astimezone(UTC).date()
-    day(relay, today, 10_000, 9_998)
-    day(relay, today.replace(day=1) - timedelta(days=1), 2, 1)
+    day(relay, TODAY, 10_000, 9_998)
+    day(relay, TODAY.replace(day=1) - timedelta(days=1), 2, 1)
     for address in addresses:
         shown = client.get(address).content.decode()
         assert "99.98 % this month" in shown
