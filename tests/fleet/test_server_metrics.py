@@ -24,11 +24,13 @@ from time_machine import Traveller
 from accounts.models import User
 from fleet.load_analysis import Advice, Headroom, Resource, advise, analyse, servers_to_analyse
 from fleet.models import Measurement, Metric, Relay, Server, ServerLoad, Traffic
+from fleet.monitoring import node_exporter
 from fleet.monitoring.figures import FiguresFailure, Snapshot, figures_between, is_counted
 from fleet.monitoring.local_figures import read_this_machine
 from fleet.monitoring.measuring import is_fresh, measure_servers
 from fleet.monitoring.node_exporter import open_client, parse_exporter, read_exporter
 from fleet.monitoring.retention import delete_in_batches, forget_old_readings, roll_up, roll_up_day, roll_up_hour
+from tests.fleet.engines import free_port, wait_until
 from tests.fleet.fleet_parts import group, only_relay, server
 from tests.parts import need
 
@@ -40,12 +42,6 @@ Span = Measurement.Span
 def clock() -> Iterator[Traveller]:
     with time_machine.travel(NOON, tick=False) as travel:
         yield travel
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 @contextmanager
@@ -76,21 +72,29 @@ def answering(serve: Callable[[socket.socket], None]) -> Iterator[int]:
 
 
 @pytest.fixture
-def exporter(tmp_path: Path) -> Iterator[int]:
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How long who answers takes says how busy the machine is."""
+    for name in ("CONNECT_SECONDS", "READ_SECONDS", "WHOLE_SECONDS"):
+        monkeypatch.setattr(node_exporter, name, 60.0)
+
+
+@pytest.fixture
+def exporter(tmp_path: Path, patience: None) -> Iterator[int]:
     """The port of a real node exporter of this machine."""
     program, port = need("node-exporter"), free_port()
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen([program, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log)
     try:
-        for _ in range(100):
-            with closing(socket.socket()) as sock:
-                if sock.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.05)
+        wait_until(lambda: listens(port), what="the exporter")
         yield port
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
+
+
+def listens(port: int) -> bool:
+    with closing(socket.socket()) as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
 
 
 def read(port: int) -> Snapshot:
@@ -108,13 +112,19 @@ def failure(port: int) -> str:
 
 
 def test_a_real_exporter_and_this_machines_own_figures_agree(exporter: int) -> None:
-    told, own = read(exporter), read_this_machine()
-    assert told.memory_bytes == own.memory_bytes
-    assert told.boot_time == pytest.approx(own.boot_time, abs=2)
-    assert told.cpu_total == pytest.approx(own.cpu_total, rel=0.02)
-    assert told.memory_percent == pytest.approx(own.memory_percent, abs=5)
-    assert told.load_average == pytest.approx(own.load_average, abs=1)
-    assert set(told.received) == set(own.received)
+    # Other programs start and end meanwhile: what is told lies between what was and what is.
+    before, told, after = read_this_machine(), read(exporter), read_this_machine()
+
+    def lies_between(figure: str, margin: float) -> bool:
+        low, high = sorted((getattr(before, figure), getattr(after, figure)))
+        return bool(low - margin <= getattr(told, figure) <= high + margin)
+
+    assert told.memory_bytes == before.memory_bytes
+    assert lies_between("boot_time", 2)
+    assert lies_between("cpu_total", before.cpu_total * 0.02)
+    assert lies_between("memory_percent", 5)
+    assert lies_between("load_average", 1)
+    assert set(told.received) == set(before.received)
 
 
 def test_two_readings_of_a_real_exporter_give_every_figure(exporter: int) -> None:
@@ -128,7 +138,7 @@ def test_two_readings_of_a_real_exporter_give_every_figure(exporter: int) -> Non
     assert figures.memory_percent is not None
 
 
-def test_what_is_no_exporter_is_told_apart() -> None:
+def test_what_is_no_exporter_is_told_apart(patience: None) -> None:
     assert failure(free_port()) == "connection_refused"
     not_found = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
     with answering(lambda peer: peer.sendall(peer.recv(4096) and not_found)) as port:
@@ -140,7 +150,7 @@ def test_what_is_no_exporter_is_told_apart() -> None:
         assert failure(port) == "bad_figures"
 
 
-def test_an_answer_without_end_and_a_silent_one_are_given_up() -> None:
+def test_an_answer_without_end_and_a_silent_one_are_given_up(request: pytest.FixtureRequest) -> None:
     def flood(peer: socket.socket) -> None:
         peer.recv(4096)
         peer.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
@@ -154,12 +164,13 @@ def test_an_answer_without_end_and_a_silent_one_are_given_up() -> None:
             peer.sendall(b"#")
             time.sleep(0.5)
 
-    began = time.monotonic()
+    with answering(trickle) as port:
+        began = time.monotonic()
+        assert failure(port) == "timeout"
+        assert time.monotonic() - began < 60
+    request.getfixturevalue("patience")
     with answering(flood) as port:
         assert failure(port) == "bad_figures"
-    with answering(trickle) as port:
-        assert failure(port) == "timeout"
-    assert time.monotonic() - began < 12
 
 
 def test_a_proxy_in_the_environment_is_not_asked(monkeypatch: pytest.MonkeyPatch, exporter: int) -> None:
