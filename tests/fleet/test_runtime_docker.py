@@ -218,7 +218,8 @@ def answering(folder: Path, reply: bytes | None) -> DockerRuntime:
                 link.close()
 
     threading.Thread(target=serve, daemon=True).start()
-    return DockerRuntime(f"unix://{path}", timeouts=(0.5, 0.5))
+    patience = 60 if reply is not None else 0.5
+    return DockerRuntime(f"unix://{path}", timeouts=(patience, patience))
 
 
 def http(status: str, body: bytes, kind: str = "application/json") -> bytes:
@@ -267,7 +268,7 @@ def test_an_endpoint_that_is_not_well_is_named_for_what_it_is(
     with pytest.raises(failure) as caught:
         runtime.info()
     assert caught.value.code == code
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 30
 
 
 def test_a_socket_that_does_not_exist_is_named(tmp_path: Path) -> None:
@@ -297,11 +298,13 @@ def test_an_address_of_no_engine_is_refused_unasked(endpoint: str) -> None:
 
 @engine_test
 def test_the_host_tells_its_identity_and_its_clock(docker_engine: DockerEngine, runtime: DockerRuntime) -> None:
+    before = datetime.now(UTC)
     info = runtime.info()
+    after = datetime.now(UTC)
     with contextlib.closing(docker_engine.api()) as api:
         assert info.engine_id == api.info()["ID"]
     assert info.clock is not None
-    assert abs(datetime.now(UTC) - info.clock) < timedelta(seconds=5)
+    assert before - timedelta(seconds=5) < info.clock < after + timedelta(seconds=5)
     assert re.fullmatch(r"1\.\d+", info.hardware["api_version"])
     assert info.host_key == ""
 

@@ -36,6 +36,16 @@ from tests.processes import children_of, is_alive
 
 engine_test = pytest.mark.xdist_group("docker")
 PATIENCE = (1, 1)
+"""With those who never answer."""
+TIME_ENOUGH = (60, 60)
+"""For those who do."""
+
+
+@pytest.fixture(autouse=True)
+def time_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a second question or a last word takes says how busy the machine is."""
+    monkeypatch.setattr("fleet.runtimes.docker.tls.SECOND_LOOK_SECONDS", 30)
+    monkeypatch.setattr("fleet.runtimes.docker.ssh.LAST_WORDS_SECONDS", 30)
 
 
 def private_pem(key: Any, form: serialization.PrivateFormat = serialization.PrivateFormat.PKCS8) -> str:
@@ -117,12 +127,12 @@ def engine() -> Iterator[Engine]:
     process = launch(["dockerd", "--config-file", str(home / "daemon.json")], home / "log")
     engine = Engine(home, authority, port, process)
     try:
-        wait_until(lambda: does_answer(engine.socket) or process.poll(), seconds=40, what="dockerd")
+        wait_until(lambda: does_answer(engine.socket) or process.poll(), seconds=120, what="dockerd")
         assert process.poll() is None, (home / "log").read_text()[-2000:]
         yield engine
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(120)
         # One that was stopped while it started leaves its own mount behind.
         if os.path.ismount(home / "data"):
             subprocess.run(["umount", "-l", home / "data"], check=True)
@@ -149,12 +159,17 @@ def frozen(process: subprocess.Popen[bytes]) -> Iterator[None]:
 
 def asked(endpoint: str, **options: Any) -> RuntimeFailure:
     """How it failed to ask the endpoint what it is."""
-    began = time.monotonic()
-    runtime = DockerRuntime(endpoint, **{"timeouts": PATIENCE, **options})
+    runtime = DockerRuntime(endpoint, **{"timeouts": TIME_ENOUGH, **options})
     with contextlib.closing(runtime), pytest.raises(RuntimeFailure) as caught:
         runtime.info()
-    assert time.monotonic() - began < 6
     return caught.value
+
+
+def assert_times_out(ask: Callable[..., RuntimeFailure], *arguments: Any, **options: Any) -> None:
+    """Nobody answers, and whoever asks is let go after a while."""
+    began = time.monotonic()
+    assert_says(ask(*arguments, timeouts=PATIENCE, **options), Unavailable, "timeout")
+    assert time.monotonic() - began < 30
 
 
 def assert_says(failure: RuntimeFailure, kind: type[RuntimeFailure], code: str) -> None:
@@ -175,7 +190,7 @@ def assert_works(runtime: DockerRuntime) -> None:
 @engine_test
 def test_an_engine_is_reached_over_tls(engine: Engine, relay_images: Path) -> None:
     archive = {"image_archive": lambda image: stored_archive(image, relay_images)}
-    options: dict[str, Any] = {"tls": engine.authority.credentials(), **archive}
+    options: dict[str, Any] = {"tls": engine.authority.credentials(), "timeouts": TIME_ENOUGH, **archive}
     with (
         contextlib.closing(DockerRuntime(engine.tcp, **options)) as runtime,
         contextlib.closing(DockerRuntime(engine.socket)) as nearby,
@@ -227,14 +242,15 @@ def test_without_certificates_nothing_is_sent_over_tcp() -> None:
 def test_a_frozen_engine_times_out_over_tls_on_old_and_new_connections(engine: Engine) -> None:
     tls = engine.authority.credentials()
     with contextlib.closing(DockerRuntime(engine.tcp, tls=tls, timeouts=PATIENCE)) as runtime:
-        runtime.info()
+        # The runtime has little patience, and a busy machine may need several of its questions.
+        wait_until(lambda: is_empty(runtime))
         with frozen(engine.process):
             began = time.monotonic()
             with pytest.raises(Unavailable, match="timeout"):
                 runtime.list("portal-a")
-            assert time.monotonic() - began < 3
-            assert_says(asked(engine.tcp, tls=tls), Unavailable, "timeout")
-            assert_says(asked(engine.socket), Unavailable, "timeout")
+            assert time.monotonic() - began < 30
+            assert_times_out(asked, engine.tcp, tls=tls)
+            assert_times_out(asked, engine.socket)
         wait_until(lambda: does_answer(engine.tcp, tls=tls))
 
 
@@ -308,13 +324,13 @@ def test_a_closed_port_an_unknown_name_and_silence_are_told_apart() -> None:
         silent.listen(0)
         endpoint = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
         # Taken by the kernel, never by the program; from the second on not even that.
-        assert_says(asked(endpoint, tls=tls), Unavailable, "timeout")
+        assert_times_out(asked, endpoint, tls=tls)
         with contextlib.ExitStack() as held:
             for _ in range(3):
                 waiting = held.enter_context(socket.socket())
                 waiting.setblocking(False)
                 waiting.connect_ex(silent.getsockname())
-            assert_says(asked(endpoint, tls=tls), Unavailable, "timeout")
+            assert_times_out(asked, endpoint, tls=tls)
 
 
 def _encrypted(key: str) -> str:
@@ -365,10 +381,11 @@ class Sshd:
         return f"ssh://root@127.0.0.1:{self.port}"
 
     def runtime(self, key: str = "plain", host_key: str = "", **options: Any) -> DockerRuntime:
-        return DockerRuntime(self.endpoint, ssh=SshCredentials(self.keys[key], host_key), **options)
+        credentials = SshCredentials(self.keys[key], host_key)
+        return DockerRuntime(self.endpoint, ssh=credentials, **{"timeouts": TIME_ENOUGH, **options})
 
-    def asked(self, key: str = "plain", host_key: str = "") -> RuntimeFailure:
-        return asked(self.endpoint, ssh=SshCredentials(self.keys[key], host_key))
+    def asked(self, key: str = "plain", host_key: str = "", **options: Any) -> RuntimeFailure:
+        return asked(self.endpoint, ssh=SshCredentials(self.keys[key], host_key), **options)
 
 
 COMMANDS = {
@@ -483,17 +500,17 @@ def is_empty(runtime: DockerRuntime) -> bool:
 @engine_test
 def test_a_frozen_engine_and_a_frozen_sshd_time_out(sshd: Sshd, engine: Engine) -> None:
     with contextlib.closing(sshd.runtime(timeouts=PATIENCE)) as runtime:
-        runtime.info()
+        wait_until(lambda: is_empty(runtime))
         with frozen(engine.process):
             began = time.monotonic()
             with pytest.raises(Unavailable, match="timeout"):
                 runtime.list("portal-a")
-            assert time.monotonic() - began < 3
-            assert_says(sshd.asked(), Unavailable, "timeout")
+            assert time.monotonic() - began < 30
+            assert_times_out(sshd.asked)
         # It has much to catch up with, and the runtime has little patience.
         wait_until(lambda: is_empty(runtime))
     with frozen(sshd.process):
-        assert_says(sshd.asked(), Unavailable, "timeout")
+        assert_times_out(sshd.asked)
 
 
 @engine_test
@@ -503,7 +520,8 @@ def test_a_line_that_broke_is_made_anew_for_the_next_call(sshd: Sshd) -> None:
         # The session's own sshd, killed as a provider's reboot would; its parent goes on.
         children = children_of(sshd.process.pid)
         for pid in children:
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # An earlier test's session may be ending by itself.
+                os.kill(pid, signal.SIGKILL)
         # Until it is gone it may still answer, and the line would break at the second call only.
         wait_until(lambda: not any(is_alive(pid) for pid in children), what="the end of the session")
         with contextlib.suppress(Unavailable):  # It may notice in time.
@@ -528,7 +546,7 @@ def test_twenty_connections_leave_nothing_open(sshd: Sshd, engine: Engine) -> No
     for _ in range(20):
         open_and_close()
     wait_until(lambda: threading.active_count() <= threads, what="the end of all threads")
-    assert open_files() <= files + 1
+    wait_until(lambda: open_files() <= files + 1, what="the end of all files")
 
 
 def test_what_is_no_ssh_server_is_named(tmp_path: Path) -> None:
