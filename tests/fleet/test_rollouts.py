@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 
 import pytest
 import time_machine
-from django.db import connection
 from django.test import Client
 from django.urls import reverse
 from pytest_django.fixtures import Settings
@@ -42,6 +40,7 @@ from tests.api_client import Caller
 from tests.fleet.engines import DockerEngine, free_port, wait_until
 from tests.fleet.fleet_parts import Fleet, group, only_relay, run_again, server, stop
 from tests.parts import need
+from tests.serials.shop import at_once
 
 NEW = "derp-portal/derper:9.9.9-w2"
 OTHER = "derp-portal/derper:9.9.8-w2"
@@ -509,32 +508,13 @@ def test_several_workers_at_once_share_one_pace(clock: Traveller, alice: User) -
     Rollout.objects.update(state=State.RUNNING, paced_from=now(), percent_per_hour=100)
     counts = []
     for _ in range(4):
-        _at_once(advance_rollout, 4)
+        outcomes = at_once([advance_rollout] * 4)
+        assert not [one for one in outcomes if isinstance(one, Exception)]
         counts.append(len(with_image()))
         clock.shift(timedelta(minutes=5))
         story.settle()
     assert counts == [1, 1, 2, 3], "one in five minutes, the first in advance"
     assert RelayEvent.objects.filter(kind=RelayEvent.Kind.RESTARTED).count() == 3
-
-
-def _at_once(call: Callable[[], Any], times: int) -> None:
-    barrier, failed = threading.Barrier(times), []
-
-    def run() -> None:
-        try:
-            barrier.wait(30)
-            call()
-        except Exception as error:  # noqa: BLE001 - the test judges what came of it
-            failed.append(error)
-        finally:
-            connection.close()
-
-    threads = [threading.Thread(target=run) for _ in range(times)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert failed == []
 
 
 def test_the_progress_is_told_for_every_server(story: Story, canary_relays: list[Relay], others: list[Relay]) -> None:
