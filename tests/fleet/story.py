@@ -29,9 +29,9 @@ def redeemed_relay(owner: User, here: Server) -> Relay:
     relay = only_relay(lease.relay_group)
     assert (relay.trouble_code, relay.trouble_detail) == ("", "")
     assert relay.is_running
-    wait_until(lambda: probe_relays([relay])[0].healthy, what="a healthy probe")
+    healthy = RelayHealth.objects.filter(relay=relay, status=RelayHealth.Status.HEALTHY)
+    wait_until(lambda: probe_relays([relay], timeout=20)[0].healthy and healthy.exists(), what="a healthy probe")
     relay = Relay.objects.select_related("group", "health", "server", "port").get(pk=relay.pk)
-    assert relay.health.status == RelayHealth.Status.HEALTHY
     assert relay_state(relay) == RelayState.UP
     return relay
 
@@ -44,6 +44,7 @@ def client(relay: Relay, name: str) -> DerpClient:
         host_name=relay.host_name,
         pin=relay.pin,
         private_key=derive_private(b"story", name),
+        timeout=30,
     )
 
 
