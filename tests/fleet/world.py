@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from django.conf import settings
@@ -21,6 +22,7 @@ from fleet.monitoring.probing import probe_relays
 from fleet.runtimes.base import State
 from fleet.services.phases import STEADY_AFTER
 from tests.fleet import fleet_parts
+from tests.fleet.engines import wait_until
 from tests.fleet.hosts import DockerHost
 
 PORTS = (21000, 21019)
@@ -85,7 +87,7 @@ class World:
         finally:
             connection.close()
 
-    def until(self, is_true: Callable[[], Any], *, seconds: float = 60, what: str = "the expected state") -> Any:
+    def until(self, is_true: Callable[[], Any], *, seconds: float = 180, what: str = "the expected state") -> Any:
         """Tick until `is_true()`."""
         deadline = time.monotonic() + seconds
         while not (result := is_true()):
@@ -120,7 +122,7 @@ class World:
     def serves(self, relay: Relay) -> bool:
         """Whether the relay answers a client at the place its row names."""
         fresh = Relay.objects.select_related("server", "port", "group").get(pk=relay.pk)
-        return probe_relays([fresh], timeout=2)[0].healthy
+        return probe_relays([fresh], timeout=20)[0].healthy
 
     def is_settled(self) -> bool:
         """Every relay runs where its row says, and nothing else does; no move is under way."""
@@ -139,10 +141,11 @@ class World:
 
     def check(self) -> None:
         """What must hold at the end of every story, once everything is settled."""
-        self.until(self.is_settled, seconds=90, what="a settled fleet")
+        self.until(self.is_settled, what="a settled fleet")
         for relay in self.relays():
             assert self.identity(relay) == self.identities[relay.code]
-            assert self.serves(relay)
+            # A container that runs may have yet to listen.
+            wait_until(partial(self.serves, relay), what=f"an answer of {relay.code}")
         for host in self.hosts:
             ports = Counter(port for _state, port in self.boxes(host).values())
             assert all(count == 1 for count in ports.values()), ports
