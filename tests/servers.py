@@ -6,18 +6,20 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psycopg
+
 from derp_portal import programs
 from derp_portal.supervisor import tie_to
 from tests.parts import postgresql_folder
+from tests.ports import free_port
 
-START_SECONDS = 30
+START_SECONDS = 120
 
 
 @contextmanager
@@ -41,7 +43,7 @@ def postgresql(folder: Path) -> Iterator[str]:
     binaries = postgresql_folder()
     assert binaries is not None
     user = "postgres" if os.geteuid() == 0 else None
-    password, port = secrets.token_hex(16), _free_tcp_port()
+    password = secrets.token_hex(16)
     secret, data, log_path = folder / "password", folder / "data", folder / "postgresql.log"
     folder.mkdir(mode=0o755, parents=True)
     secret.touch(mode=0o600)
@@ -59,6 +61,8 @@ def postgresql(folder: Path) -> Iterator[str]:
         cwd="/",
         user=user,
     )
+    # Only now: making the cluster takes seconds, in which somebody else could take the port.
+    port = free_port()
     options = {
         "listen_addresses": "127.0.0.1",
         "port": str(port),
@@ -82,8 +86,9 @@ def postgresql(folder: Path) -> Iterator[str]:
             preexec_fn=tie_to(os.getpid(), signal.SIGQUIT),
         )
     try:
-        _await(lambda: _accepts("127.0.0.1", port), process, log_path)
-        yield f"postgres://portal:{password}@127.0.0.1:{port}/postgres"
+        url = f"postgres://portal:{password}@127.0.0.1:{port}/postgres"
+        _await(lambda: _lets_in(url), process, log_path)
+        yield url
     finally:
         _end(process, signal.SIGINT)
 
@@ -99,21 +104,16 @@ def _await(is_ready: Callable[[], bool], process: subprocess.Popen[bytes], log: 
 def _end(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     process.send_signal(number)
     try:
-        process.wait(10)
+        process.wait(60)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
 
 
-def _free_tcp_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _accepts(host: str, port: int) -> bool:
+def _lets_in(url: str) -> bool:
+    """A server that only just listens turns everybody away: the database system is starting up."""
     try:
-        with socket.create_connection((host, port), 1):
-            return True
-    except OSError:
+        psycopg.connect(url, connect_timeout=10).close()
+    except psycopg.OperationalError:
         return False
+    return True

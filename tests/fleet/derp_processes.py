@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,12 +18,13 @@ from fleet.derp.identity import Identity, make_identity, new_host_name, relay_fi
 from fleet.derp.keys import derive_private
 from fleet.derp.pinned import PinnedConnection, deadline_in
 from fleet.derp.probe import Target
+from tests.ports import free_port
 
 DERPER, BUNDLED = "derper", "bundled"
 ROOT = Path(__file__).resolve().parents[2]
 DEBUG_KEY = "a debug key & more"
 KEY_A, KEY_B, STRANGER = (derive_private(b"tests", label) for label in ("a", "b", "stranger"))
-START_SECONDS = 20.0
+START_SECONDS = 120.0
 
 
 def derper_binary() -> str | None:
@@ -40,19 +40,6 @@ def relay_command(kind: str) -> list[str]:
     if binary is None:
         raise LookupError("derper is not on this machine")
     return [binary]
-
-
-def free_port() -> int:
-    """Return a loopback port that is free for TCP and UDP just now."""
-    while True:
-        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-            tcp.bind(("127.0.0.1", 0))
-            port = int(tcp.getsockname()[1])
-            try:
-                udp.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +126,7 @@ def _wait_until_serving(relay: RelayProcess) -> None:
                 port=relay.port,
                 host_name=relay.host_name,
                 pin=relay.identity.pin,
-                deadline=deadline_in(1.0),
+                deadline=deadline_in(10.0),
             ).close()
         except RelayFailure as failure:
             if failure.code == "cert_expired":

@@ -10,7 +10,6 @@ import contextlib
 import ipaddress
 import json
 import os
-import random
 import shutil
 import signal
 import socket
@@ -31,14 +30,17 @@ from fleet.runtimes.base import DEADLINE_FILE, LABEL_PORTAL, RelaySpec, Unavaila
 from fleet.runtimes.docker import DockerRuntime
 from fleet.runtimes.image import DERPER_VERSION, image_name, relay_image, stored_archive
 from fleet.runtimes.process import ProcessRuntime
+from tests import ports
 from tests.parts import has, missing, need
 from tests.processes import children_of, state_of
 
 HOST_NAME = "r1.relay.internal"
 ROOT = Path(__file__).resolve().parents[2]
 
+free_port = ports.free_port
 
-def wait_until(is_true: Callable[[], Any], *, seconds: float = 15, what: str = "the expected state") -> Any:
+
+def wait_until(is_true: Callable[[], Any], *, seconds: float = 60, what: str = "the expected state") -> Any:
     """Poll until `is_true()` gives something true, and give that back."""
     deadline = time.monotonic() + seconds
     while True:
@@ -59,28 +61,18 @@ def freeze(pid: int) -> None:
     )
 
 
-def free_port() -> int:
-    """A port nobody holds on TCP and UDP, below the range from which outgoing connections take theirs."""
-    # At random: suites that search side by side in one order hand out what the other is about to use.
-    for port in random.sample(range(20000, 32000), 500):
-        with contextlib.suppress(OSError), socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-            tcp.bind(("", port))
-            udp.bind(("", port))
-            if port not in _given_ports:
-                _given_ports.add(port)
-                return port
-    raise AssertionError("no free port")
+def answers(port: int, host: str = "127.0.0.1", *, seconds: float = 20) -> bool:
+    """Whether a relay answers TLS on the port. A bare connect would only meet Docker's port proxy.
 
-
-_given_ports: set[int] = set()
-
-
-def answers(port: int, host: str = "127.0.0.1") -> bool:
-    """Whether a relay answers TLS on the port. A bare connect would only meet Docker's port proxy."""
+    Of one that swallows everything nothing is known before the `seconds` are over.
+    """
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
-        with socket.create_connection((host, port), 1) as raw, context.wrap_socket(raw, server_hostname=HOST_NAME):
+        with (
+            socket.create_connection((host, port), seconds) as raw,
+            context.wrap_socket(raw, server_hostname=HOST_NAME),
+        ):
             return True
     except OSError:
         return False
@@ -167,7 +159,7 @@ class DockerEngine:
         command = ["dockerd", *(f"--{key}={value}" for key, value in options.items())]
         with (self.home / "dockerd.log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        wait_until(self._is_ready, seconds=40, what=f"dockerd (log: {self.home}/dockerd.log)")
+        wait_until(self._is_ready, seconds=120, what=f"dockerd (log: {self.home}/dockerd.log)")
 
     def stop(self) -> None:
         self._end(signal.SIGTERM)
@@ -185,12 +177,12 @@ class DockerEngine:
         with contextlib.closing(self.api()) as api:
             api.restart(name, timeout=5)
 
-    def has_remembered(self, volume: str) -> bool:
-        """Whether the warden has written down who was let in."""
+    def has_remembered(self, volume: str, key: str) -> bool:
+        """Whether the warden has written down that this one was let in."""
         with contextlib.closing(self.api()) as api:
             folder = Path(api.inspect_volume(volume)["Mountpoint"])
         memory = folder / "door" / "admitted"
-        return memory.exists() and memory.stat().st_size > 0
+        return memory.exists() and key in memory.read_text()
 
     def sweep(self) -> None:
         """Remove every container and volume of every portal."""
@@ -216,7 +208,7 @@ class DockerEngine:
         if self._process is None or self._process.poll() is not None:
             return False
         try:
-            self.runtime(timeouts=(1, 2)).info()
+            self.runtime(timeouts=(1, 10)).info()
         except Unavailable:
             return False
         return True
@@ -224,15 +216,17 @@ class DockerEngine:
     def _end(self, number: signal.Signals) -> None:
         if self._process is not None:
             self._process.send_signal(number)
-            self._process.wait(60)
+            self._process.wait(120)
             self._process = None
 
     def _make_bridge(self) -> None:
         if self._has_bridge:
             return
         taken = subprocess.run(["ip", "-4", "-o", "addr"], capture_output=True, check=True, text=True).stdout
-        subnets = ipaddress.ip_network("10.204.0.0/16").subnets(new_prefix=23)
-        gateways = (str(next(subnet.hosts())) for subnet in subnets)
+        subnets = list(ipaddress.ip_network("10.204.0.0/16").subnets(new_prefix=23))
+        # Not all from the first one on: suites that start side by side would both find it free.
+        first = os.getpid() % len(subnets)
+        gateways = (str(next(subnet.hosts())) for subnet in (*subnets[first:], *subnets[:first]))
         gateway = next(address for address in gateways if f" {address}/" not in taken)
         for words in (f"link add {self.bridge} type bridge", f"addr add {gateway}/23 dev {self.bridge}"):
             subprocess.run(["ip", *words.split()], check=True)
@@ -277,7 +271,8 @@ class Relayd:
     def main_pid(self, name: str) -> int:
         """The relay's process, the child whose folder is the container's; 0 while there is none."""
         for pid in self.children():
-            with contextlib.suppress(FileNotFoundError):
+            # One that ends meanwhile is not found, or not ours to look at any more.
+            with contextlib.suppress(OSError):
                 if Path(os.readlink(f"/proc/{pid}/cwd")).name == name:
                     return pid
         return 0
@@ -286,7 +281,7 @@ class Relayd:
         assert self._process is not None
         assert self._process.poll() is None, (self.home / "relayd.log").read_text()
         try:
-            self.runtime(timeout=5).list("nobody")
+            self.runtime(timeout=10).list("nobody")
         except Unavailable:
             return False
         return True
@@ -295,7 +290,7 @@ class Relayd:
         if self._process is None:
             return 0
         self._process.send_signal(number)
-        code = self._process.wait(30)
+        code = self._process.wait(60)
         self._process = None
         return code
 

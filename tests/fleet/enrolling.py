@@ -115,7 +115,7 @@ class Namespaces:
         wait_until(lambda: self.on(where, *listening).stdout, what=f"a listener on port {port}")
 
     def reaches(self, port: int, *, source: str = "10.9.1.2") -> bool:
-        attempt = f"import socket; socket.create_connection(('10.9.1.1', {port}), 1, ('{source}', 0))"
+        attempt = f"import socket; socket.create_connection(('10.9.1.1', {port}), 4, ('{source}', 0))"
         return self.on(self.client, "python3", "-c", attempt, check=False).returncode == 0
 
     def close(self) -> None:
@@ -152,10 +152,10 @@ def real_engine(host: FreshHost, port: int) -> Iterator[str]:
         command = ["dockerd", "--config-file", str(home / "daemon.json")]
         engine = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
     try:
-        wait_until(lambda: "API listen on [::]" in log.read_text() or engine.poll(), seconds=40, what="dockerd")
+        wait_until(lambda: "API listen on [::]" in log.read_text() or engine.poll(), seconds=120, what="dockerd")
         assert engine.poll() is None, log.read_text()
         yield f"https://127.0.0.1:{port}/version"
     finally:
         engine.terminate()
-        engine.wait(30)
+        engine.wait(120)
         shutil.rmtree(home, ignore_errors=True)

@@ -46,7 +46,7 @@ class Headscale:
             self._process = subprocess.Popen(
                 [self.program, "serve", "-c", self.home / "config.yaml"], stdout=log, stderr=log
             )
-        wait_until(self._is_settled, seconds=30, what="Headscale, up or ended")
+        wait_until(self._is_settled, seconds=120, what="Headscale, up or ended")
         assert self.is_up(), self.log.read_text()[-2000:]
 
     def stop(self) -> None:
@@ -64,7 +64,7 @@ class Headscale:
 
     def is_up(self) -> bool:
         with suppress(httpx.HTTPError):
-            return httpx.get(f"{self.url}/health", timeout=2).status_code == 200
+            return httpx.get(f"{self.url}/health", timeout=10).status_code == 200
         return False
 
     def _is_settled(self) -> bool:
@@ -87,4 +87,4 @@ class Headscale:
 
     def _say(self, *words: str) -> str:
         command = [self.program, "-c", str(self.home / "config.yaml"), *words]
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout

@@ -97,9 +97,9 @@ def settled(relay: Relay, here: Server) -> Relay:
         reconcile(here.pk)
         return Relay.objects.get(pk=relay.pk).is_running
 
-    wait_until(is_there, seconds=30, what="a running relay")
+    wait_until(is_there, what="a running relay")
     fresh = Relay.objects.select_related("group", "server", "port").get(pk=relay.pk)
-    wait_until(lambda: is_healthy(fresh), seconds=20, what="a relay that answers")
+    wait_until(lambda: is_healthy(fresh), what="a relay that answers")
     return fresh
 
 
@@ -146,7 +146,7 @@ def test_a_relay_with_a_wrong_secret_lets_nobody_in(here: Server, alice: User) -
     relay.save(update_fields=["admission_secret"])
     restart_in_place(relay)
     reconcile(here.pk)
-    wait_until(lambda: speaks(relay), seconds=20, what="a relay that answers")
+    wait_until(lambda: speaks(relay), what="a relay that answers")
     assert not is_let_in(relay, "phone")
 
 
@@ -174,9 +174,11 @@ def test_while_the_portal_is_away_one_that_fails_closed_serves_whom_it_knew_also
     assert is_let_in(relay, "phone")
     assert not is_let_in(relay, "laptop"), "listed, but never seen by this relay"
     assert not is_let_in(relay, "stranger")
-    wait_until(lambda: docker_engine.has_remembered(relay.container_name), seconds=10, what="a memory on the volume")
+    wait_until(
+        lambda: docker_engine.has_remembered(relay.container_name, node_key("phone")), what="a memory on the volume"
+    )
     docker_engine.restart_container(relay.container_name)
-    wait_until(lambda: speaks(relay), seconds=20, what="a relay that answers")
+    wait_until(lambda: speaks(relay), what="a relay that answers")
     assert is_let_in(relay, "phone")
     assert not is_let_in(relay, "stranger")
 
