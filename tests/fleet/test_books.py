@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -65,6 +65,14 @@ def used(relay: Relay) -> int:
     return usage_of([RelayGroup.objects.get(pk=relay.group_id)])[relay.group_id].used
 
 
+@pytest.fixture
+def at() -> Iterator[Callable[[datetime], None]]:
+    """A clock that stands still; sets it to another moment."""
+    with time_machine.travel(NOON, tick=False) as traveller:
+        yield traveller.move_to
+
+
+@pytest.mark.usefixtures("at")
 def test_a_reading_is_booked_in_every_total_at_once(relay: Relay) -> None:
     book([reading(relay, Counters(1, 100, 40))])
     book([reading(relay, Counters(1, 150, 90), after=60)])
@@ -108,14 +116,16 @@ def test_the_portals_own_packets_are_nobodys_traffic(relay: Relay) -> None:
     assert Meter.objects.values_list("own_received", "own_sent").get(relay=relay) == (0, 0)
 
 
+@pytest.mark.usefixtures("at")
 def test_what_a_dead_process_carried_unread_is_unknown_and_not_zero(relay: Relay) -> None:
     book([reading(relay, Counters(1, 100, 40))])
     restarted = (now() + timedelta(seconds=30)).timestamp()
     book([reading(relay, Counters(restarted, 5, 5), after=60)])
     assert totals(relay) == (105, 45)
-    assert 29 <= Traffic.objects.filter(relay=relay, span="day").latest("starts_at").unmeasured_seconds <= 31
+    assert Traffic.objects.get(relay=relay, span="day").unmeasured_seconds == 30
 
 
+@pytest.mark.usefixtures("at")
 def test_a_container_that_goes_unread_leaves_a_gap(relay: Relay) -> None:
     book([reading(relay, Counters(1, 100, 40))])
     book([reading(relay, None, after=45, error="refused")], is_last=True)
@@ -143,7 +153,9 @@ def test_a_failed_reading_says_why_and_loses_nothing(relay: Relay) -> None:
     assert not Traffic.objects.filter(unmeasured_seconds__gt=0).exists()
 
 
-def test_the_number_of_queries_does_not_grow_with_the_relays(alice: User, bob: User) -> None:
+def test_the_number_of_queries_does_not_grow_with_the_relays(
+    at: Callable[[datetime], None], alice: User, bob: User
+) -> None:
     fleet_parts.server()
     relays = [fleet_parts.only_relay(fleet_parts.group(owner)) for owner in [alice, bob] * 10]
 
@@ -164,6 +176,7 @@ def test_the_number_of_queries_does_not_grow_with_the_relays(alice: User, bob: U
     stood: dict[int, Any] = dict.fromkeys([relay.pk for relay in relays])
     cost(relays, 1)
     stood = dict(Meter.objects.values_list("relay_id", "read_at"))
+    at(NOON + timedelta(minutes=1))
     assert cost(relays[:2], 10) == cost(relays[2:], 10)
 
 
@@ -290,12 +303,6 @@ def test_a_worker_that_dies_after_booking_leaves_the_verdict_to_the_sweep(alice:
     assert keep_quotas() == 1
     assert RelayGroup.objects.get(pk=relay.group_id).wanted_reason == "over_quota"
     assert not QuotaPeriod.objects.filter(is_due=True).exists()
-
-
-@pytest.fixture
-def at() -> Any:
-    with time_machine.travel(NOON, tick=False) as traveller:
-        yield traveller.move_to
 
 
 def test_a_new_month_starts_a_stopped_group_by_itself(at: Callable[[datetime], None], alice: User) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
+import time_machine
 from django.conf import settings
 
 from accounts.models import User
@@ -69,6 +70,7 @@ def test_another_portals_host_is_not_touched_and_operators_are_told_once(root: U
     assert (alert.resolved, code_of(here)) == (True, "")
 
 
+@time_machine.travel(datetime(2031, 3, 1, 9, tzinfo=UTC), tick=False)
 def test_a_wrong_clock_keeps_a_new_host_out_and_is_only_shown_later_on(alice: User) -> None:
     here = newcomer()
     fleet = Fleet([here])
