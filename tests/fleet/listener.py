@@ -21,8 +21,8 @@ class Listener:
 
     @property
     def address(self) -> str:
-        """For a channel; the path stands for a key."""
-        return f"json://127.0.0.1:{self.port}/KeyThatNobodySees1"
+        """For a channel; the path stands for a key. It is given time: four seconds are little on a busy machine."""
+        return f"json://127.0.0.1:{self.port}/KeyThatNobodySees1?cto=60&rto=60"
 
     @property
     def texts(self) -> list[str]:
@@ -39,7 +39,7 @@ def listening() -> Iterator[Listener]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             if listener.hold is not None:
-                listener.hold.wait(30)
+                listener.hold.wait(60)
             if listener.status == 200:
                 listener.arrived.append(json.loads(body))
             self.send_response(listener.status)

@@ -286,7 +286,14 @@ def test_without_the_claim_two_workers_at_once_deliver_twice(
     monkeypatch.setattr(alert_delivery, "GROUPING", timedelta(0))
     no_room()
     untaken = AlertDelivery.objects.get().not_before
+    both_have_read, compose = threading.Barrier(2), alert_delivery._compose
+
+    def compose_together(alerts: list[Alert]) -> tuple[str, str]:
+        both_have_read.wait(60)
+        return compose(alerts)
+
     monkeypatch.setattr(alert_delivery, "_claim", lambda _channel: untaken)
+    monkeypatch.setattr(alert_delivery, "_compose", compose_together)
     assert at_once([alert_delivery.deliver_due] * 2) == [1, 1]
     assert len(listener.arrived) == 2
 
