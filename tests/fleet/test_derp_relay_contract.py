@@ -20,7 +20,7 @@ from fleet.derp.errors import Denied, NetworkFailure, NotOurRelay
 from fleet.derp.frames import FrameType
 from fleet.derp.identity import make_identity
 from fleet.derp.keys import format_node_key, public_of
-from fleet.derp.probe import Target, probe
+from fleet.derp.probe import ProbeResult, Target, probe
 from fleet.derp.varz import Varz, VarzFailure, read_varz
 from tests.fleet.derp_door import Door, open_door
 from tests.fleet.derp_processes import (
@@ -30,10 +30,10 @@ from tests.fleet.derp_processes import (
     KEY_B,
     STRANGER,
     RelayProcess,
-    free_port,
     running_relay,
 )
 from tests.parts import need
+from tests.ports import free_port
 
 
 @pytest.fixture(scope="module", params=[DERPER, BUNDLED])
@@ -64,21 +64,35 @@ def relay(guarded: RelayProcess, door: Door) -> RelayProcess:
     return guarded
 
 
+PATIENCE = 60.0
+"""Seconds: that a relay is fast is not part of the contract."""
+
+
+def look(target: Target) -> ProbeResult:
+    return probe(target, timeout=PATIENCE)
+
+
 def client(relay: RelayProcess, key: bytes, **changes: object) -> DerpClient:
     target = relay.target
-    arguments = {"ip": target.ip, "port": target.port, "host_name": target.host_name, "pin": target.pin}
+    arguments: dict[str, object] = {"ip": target.ip, "port": target.port, "host_name": target.host_name}
+    arguments |= {"pin": target.pin, "timeout": PATIENCE}
     return DerpClient(**(arguments | changes), private_key=key)  # type: ignore[arg-type]
 
 
-def varz(relay: RelayProcess) -> Varz:
-    target = relay.target
+def varz(relay: RelayProcess, target: Target | None = None) -> Varz:
+    target = target or relay.target
     assert target.debug_key is not None
     return read_varz(
-        ip=target.ip, port=target.port, host_name=target.host_name, pin=target.pin, debug_key=target.debug_key
+        ip=target.ip,
+        port=target.port,
+        host_name=target.host_name,
+        pin=target.pin,
+        debug_key=target.debug_key,
+        timeout=PATIENCE,
     )
 
 
-def eventually(true: Callable[[], bool], seconds: float = 5.0) -> bool:
+def eventually(true: Callable[[], bool], seconds: float = PATIENCE) -> bool:
     deadline = time.monotonic() + seconds
     while not true():
         if time.monotonic() > deadline:
@@ -88,7 +102,7 @@ def eventually(true: Callable[[], bool], seconds: float = 5.0) -> bool:
 
 
 def test_a_running_relay_is_healthy(relay: RelayProcess) -> None:
-    result = probe(relay.target)
+    result = look(relay.target)
     assert result.healthy, result
     assert (result.error, result.varz_error) == ("", "")
     assert None not in (result.tls_ms, result.derp_ms, result.packet_ms, result.stun_ms)
@@ -97,30 +111,30 @@ def test_a_running_relay_is_healthy(relay: RelayProcess) -> None:
 
 def test_a_relay_known_by_an_ip_address_is_healthy(kind: str, tmp_path: Path) -> None:
     with running_relay(kind, tmp_path, host_name="127.0.0.1") as relay:
-        assert probe(relay.target).healthy
+        assert look(relay.target).healthy
 
 
 def test_another_certificate_is_not_our_relay(relay: RelayProcess) -> None:
-    result = probe(replace(relay.target, pin=make_identity(relay.host_name).pin))
+    result = look(replace(relay.target, pin=make_identity(relay.host_name).pin))
     assert (result.healthy, result.tls_ok, result.error) == (False, False, "pin_mismatch")
 
 
 def test_a_relay_answers_only_to_its_own_name(relay: RelayProcess) -> None:
     # asyncio hangs up without the alert that derper sends.
-    assert probe(replace(relay.target, host_name="other.relay.internal")).error in {"tls_failed", "reset"}
+    assert look(replace(relay.target, host_name="other.relay.internal")).error in {"tls_failed", "reset"}
 
 
 def test_an_expired_certificate_is_ill_health(kind: str, tmp_path: Path) -> None:
     host_name = "old.relay.internal"
     identity = make_identity(host_name, days=1, now=datetime.now(UTC) - timedelta(days=3))
     with running_relay(kind, tmp_path, host_name=host_name, identity=identity) as relay:
-        result = probe(relay.target)
+        result = look(relay.target)
     assert (result.healthy, result.error) == (False, "cert_expired")
 
 
 def test_nobody_listening_is_told_apart(relay: RelayProcess) -> None:
     port = free_port()
-    result = probe(replace(relay.target, port=port, stun_port=port), timeout=1.0)
+    result = look(replace(relay.target, port=port, stun_port=port))
     assert (result.error, result.stun_ok) == ("refused", False)
 
 
@@ -133,7 +147,7 @@ def test_a_client_the_door_refuses_is_denied(relay: RelayProcess, door: Door) ->
     door.refused.add(format_node_key(public_of(STRANGER)))
     with pytest.raises(Denied), client(relay, STRANGER):
         pass
-    result = probe(replace(relay.target, key_a=STRANGER))
+    result = look(replace(relay.target, key_a=STRANGER))
     assert (result.tls_ok, result.derp_ok, result.error) == (True, False, "denied")
 
 
@@ -164,7 +178,7 @@ def test_a_door_that_does_not_clearly_say_yes_denies(relay: RelayProcess, door: 
 def test_a_dead_door_is_open_or_shut_as_asked(kind: str, tmp_path: Path, flag: str, admitted: bool) -> None:
     flags = ["-verify-client-url", f"http://127.0.0.1:{free_port()}/derp/admit", flag]
     with running_relay(kind, tmp_path, flags=flags) as relay:
-        result = probe(relay.target)
+        result = look(relay.target)
     assert result.healthy is admitted
     assert result.error == ("" if admitted else "denied")
 
@@ -217,30 +231,35 @@ def test_a_home_client_is_counted_as_such(relay: RelayProcess) -> None:
 def test_counters_are_refused_without_the_key(relay: RelayProcess, key: str) -> None:
     target = replace(relay.target, debug_key=key)
     with pytest.raises(VarzFailure) as refusal:
-        read_varz(ip=target.ip, port=target.port, host_name=target.host_name, pin=target.pin, debug_key=key)
+        varz(relay, target)
     assert refusal.value.code == "debug_refused"
-    result = probe(target)
+    result = look(target)
     assert (result.healthy, result.varz_error) == (True, "debug_refused")
 
 
 def test_a_new_rate_file_slows_clients_that_are_connected(kind: str, tmp_path: Path) -> None:
     with running_relay(kind, tmp_path) as relay, client(relay, KEY_A) as alice, client(relay, KEY_B) as bob:
         relay.set_rate('{"PerClientRateLimitBytesPerSec": 32768, "PerClientRateBurstBytes": 1}')
-        # The first packet uses the bucket up, the second has to wait for it to fill: two seconds, far above noise.
-        assert eventually(lambda: relay.log().count("rate") > 1 or kind == BUNDLED)
-        time.sleep(0.3)
-        started = time.monotonic()
-        for _ in range(2):
-            alice.send_packet(bob.node_key, bytes(frames.MAX_PACKET))
-            bob.recv()
-        assert time.monotonic() - started > 1.0
+        # derper says so too when it starts.
+        assert eventually(lambda: relay.log().count("rate") > (kind == DERPER))
+
+        def takes_its_time() -> bool:
+            # The first packet uses the bucket up, the second has to wait for it to fill: two seconds, far above noise.
+            started = time.monotonic()
+            for _ in range(2):
+                alice.send_packet(bob.node_key, bytes(frames.MAX_PACKET))
+                bob.recv()
+            return time.monotonic() - started > 1.0
+
+        # What derper has read it may still be about to apply.
+        assert eventually(takes_its_time)
 
 
 def test_a_broken_rate_file_harms_nobody(kind: str, tmp_path: Path) -> None:
     with running_relay(kind, tmp_path) as relay:
         relay.set_rate("{not json")
         assert eventually(lambda: "rate" in relay.log())
-        assert probe(relay.target).healthy
+        assert look(relay.target).healthy
 
 
 def test_connections_above_the_accept_limit_are_closed(tmp_path: Path) -> None:
@@ -270,22 +289,23 @@ GARBAGE = [
 
 @pytest.mark.parametrize("garbage", GARBAGE, ids=range(len(GARBAGE)))
 def test_strangers_garbage_does_not_harm_the_relay(relay: RelayProcess, garbage: bytes) -> None:
-    with socket.create_connection(("127.0.0.1", relay.port), 5) as plain:
+    with socket.create_connection(("127.0.0.1", relay.port), PATIENCE) as plain:
         plain.sendall(garbage[:1000])
     with socket.socket(type=socket.SOCK_DGRAM) as datagrams:
         datagrams.sendto(garbage[:1000], ("127.0.0.1", relay.port))
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with (
-        socket.create_connection(("127.0.0.1", relay.port), 5) as plain,
+        socket.create_connection(("127.0.0.1", relay.port), PATIENCE) as plain,
         context.wrap_socket(plain, server_hostname=relay.host_name) as tls,
     ):
+        tls.settimeout(5)
         try:
             tls.sendall(garbage)
             tls.recv(100)
         except OSError:
             pass  # The relay may hang up in the middle: that is the point.
-    assert probe(relay.target).healthy
+    assert look(relay.target).healthy
 
 
 @pytest.mark.parametrize(
@@ -305,7 +325,7 @@ def test_a_misbehaving_client_harms_nobody_else(relay: RelayProcess, misdeed: by
         # The relay may hang up while the misdeed is still on its way.
         with suppress(NetworkFailure):
             stranger.send_raw(misdeed)
-        assert probe(relay.target).healthy
+        assert look(relay.target).healthy
 
 
 def test_frames_of_an_unknown_type_are_skipped(relay: RelayProcess) -> None:
@@ -317,7 +337,7 @@ def test_frames_of_an_unknown_type_are_skipped(relay: RelayProcess) -> None:
 def test_sigterm_ends_the_relay_cleanly(kind: str, tmp_path: Path) -> None:
     with running_relay(kind, tmp_path) as relay, client(relay, KEY_A) as alice:
         relay.process.terminate()
-        assert relay.process.wait(5) == 0
+        assert relay.process.wait(PATIENCE) == 0
         if kind == BUNDLED:
             assert alice.next_frame().type == FrameType.RESTARTING
         with pytest.raises((NetworkFailure, NotOurRelay)):
@@ -330,4 +350,4 @@ def test_a_server_that_says_nothing_costs_only_the_timeout() -> None:
         started = time.monotonic()
         result = probe(Target("127.0.0.1", port, port, "x.relay.internal", "sha256-raw:", KEY_A, KEY_B), timeout=0.5)
     assert (result.error, result.healthy) == ("timeout", False)
-    assert time.monotonic() - started < 2.0
+    assert time.monotonic() - started < PATIENCE / 2, "it would never have said anything"
