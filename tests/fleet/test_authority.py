@@ -85,7 +85,7 @@ def greeting(engine: Engine, folder: Path, authority: pki.Certified, client: pki
     context.verify_flags |= ssl.VERIFY_X509_STRICT
     context.load_cert_chain(file_of(folder, client.cert_pem, client.key_pem))
     with (
-        socket.create_connection(("127.0.0.1", engine.port), 10) as raw,
+        socket.create_connection(("127.0.0.1", engine.port), 60) as raw,
         context.wrap_socket(raw, server_hostname=name) as stream,
     ):
         return stream.recv(10)
@@ -238,7 +238,7 @@ def test_of_two_who_have_both_seen_that_there_is_none_one_makes_it(monkeypatch: 
 
     def make_and_wait() -> Authority:
         made = make()
-        barrier.wait(20)
+        barrier.wait(60)
         return made
 
     monkeypatch.setattr(service, "_new_authority", make_and_wait)

@@ -156,7 +156,7 @@ def test_an_image_is_there_once_its_archive_was_loaded(
 
 
 def test_every_engine_is_somebody_else_with_a_clock(endpoints: list[str]) -> None:
-    infos = []
+    infos, begun = [], datetime.now(UTC)
     for endpoint in endpoints:
         with closing(DockerRuntime(endpoint)) as runtime:
             infos.append(runtime.info())
@@ -164,7 +164,7 @@ def test_every_engine_is_somebody_else_with_a_clock(endpoints: list[str]) -> Non
     assert len({info.engine_id for info in infos}) == len({info.hardware["name"] for info in infos}) == ENGINES
     for info in infos:
         assert info.clock is not None
-        assert abs(info.clock - datetime.now(UTC)) < timedelta(seconds=5)
+        assert begun - timedelta(seconds=5) < info.clock < datetime.now(UTC) + timedelta(seconds=5)
 
 
 def test_the_first_portal_to_claim_an_engine_owns_it(endpoints: list[str]) -> None:
@@ -207,4 +207,4 @@ def test_the_simulator_ends_with_the_block_and_with_whoever_started_it(tmp_path:
         assert process.stdin is not None
         wait_until((tmp_path / "0.sock").exists)
         process.stdin.close()
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0

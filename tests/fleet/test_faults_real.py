@@ -115,7 +115,7 @@ def test_an_engine_killed_between_create_and_start_ends_with_one_relay(
     relay = only_relay(group(alice))
 
     def doomed(_server: Server) -> Any:
-        runtime = docker_engine.runtime(timeouts=(1, 3))
+        runtime = docker_engine.runtime()
         start = runtime.start
 
         def kill_and_start(name: str) -> None:
