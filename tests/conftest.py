@@ -98,6 +98,12 @@ def pytest_configure(config: pytest.Config) -> None:
     # Members of the cast are made in nearly every test; a slow hash would be most of the suite's time.
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     django.setup()
+    from fleet.acl.doors import store
+
+    # A machine that stands still for a second has not lost its cache server. Tests that want none say so themselves.
+    patience = {"socket_timeout": 60, "socket_connect_timeout": 60}
+    settings.CACHES["default"]["OPTIONS"] = patience
+    store().connection_pool.connection_kwargs |= patience
 
 
 def pytest_collection_finish() -> None:
