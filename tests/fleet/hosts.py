@@ -36,7 +36,7 @@ from fleet.runtimes.docker import DockerRuntime
 from fleet.runtimes.image import DERPER_VERSION, image_name, stored_archive
 from tests.fleet.engines import freeze, wait_until
 from tests.parts import missing, need
-from tests.processes import children_of
+from tests.processes import children_of, is_alive
 
 NETWORK = "10.203"
 """Host N is 10.203.N.2; this side of its cable is 10.203.N.1."""
@@ -155,7 +155,7 @@ class DockerHost:
         command = [*self._inside("net", "uts", "mount", "pid"), "dockerd", f"--config-file={self.home}/daemon.json"]
         with (self.home / "dockerd.log").open("ab") as log:
             self._engine = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        wait_until(self.is_ready, seconds=40, what=f"dockerd (log: {log.name})")
+        wait_until(self.is_ready, seconds=120, what=f"dockerd (log: {log.name})")
 
     def stop(self) -> None:
         """End the engine in peace. Relays stay up, as `live-restore` promises."""
@@ -181,8 +181,12 @@ class DockerHost:
         self._signal_everybody("KILL")
         if self._engine is not None:
             self._engine.send_signal(signal.SIGCONT)
-            self._engine.wait(30)
+            self._engine.wait(60)
             self._engine = None
+        # A signal is not yet an end: what still dies must not write to a disk that is about to be exchanged.
+        wait_until(
+            lambda: not any(map(is_alive, children_of(self._machine_pid))), what=f"the last process of {self.name}"
+        )
         # umount reads /proc, which shows a process only to those who share its process namespace.
         while mounts := self._mounts():
             self._run("umount", "--lazy", mounts[-1], namespaces=("mount", "pid"))
@@ -268,10 +272,10 @@ class DockerHost:
         if self._machine is not None:
             # The kernel ends every process of the host with the first one, and its mounts with them.
             self._machine.kill()
-            self._machine.wait(30)
+            self._machine.wait(60)
         if self._engine is not None:
             self._engine.send_signal(signal.SIGCONT)
-            self._engine.wait(30)
+            self._engine.wait(60)
         self._forward("--delete")
         _ip("link", "del", self._cable, check=False)
         if f" {NETWORK}." not in _ip("-4", "-o", "addr"):
@@ -289,7 +293,7 @@ class DockerHost:
         """Whether the engine answers."""
         assert self.is_engine_alive, (self.home / "dockerd.log").read_text()[-2000:]
         try:
-            with contextlib.closing(self.runtime(timeouts=(1, 2))) as runtime:
+            with contextlib.closing(self.runtime(timeouts=(1, 10))) as runtime:
                 runtime.info()
         except Unavailable:
             return False
@@ -354,7 +358,7 @@ class DockerHost:
         if self.is_engine_alive:
             os.kill(self._engine_pid, number)
             self._engine.send_signal(signal.SIGCONT)
-        self._engine.wait(60)
+        self._engine.wait(120)
         self._engine = None
 
     def _mounts(self) -> list[str]:
