@@ -223,7 +223,7 @@ class DockerEngine:
         if self._has_bridge:
             return
         taken = subprocess.run(["ip", "-4", "-o", "addr"], capture_output=True, check=True, text=True).stdout
-        subnets = list(ipaddress.ip_network("10.204.0.0/16").subnets(new_prefix=23))
+        subnets = list(ipaddress.IPv4Network("10.204.0.0/16").subnets(new_prefix=23))
         # Not all from the first one on: suites that start side by side would both find it free.
         first = os.getpid() % len(subnets)
         gateways = (str(next(subnet.hosts())) for subnet in (*subnets[first:], *subnets[:first]))
