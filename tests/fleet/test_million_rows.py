@@ -62,7 +62,6 @@ pytestmark = [
     pytest.mark.both_databases,
     pytest.mark.django_db,
     pytest.mark.xdist_group("million-rows"),
-    pytest.mark.timeout(1500),
 ]
 
 SERVERS, RELAYS_EACH, OWN_RELAYS = 20, 50, 4

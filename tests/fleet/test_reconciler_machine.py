@@ -376,7 +376,6 @@ class Portal(RuleBasedStateMachine):
         return list(Relay.objects.filter(released_at=None).order_by("id"))
 
 
-@pytest.mark.timeout(1800)  # Minutes already when nothing else runs, and what fails is first made small.
 def test_once_quiet_comes_exactly_what_is_wanted_runs(alice: User, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(apply, "ThreadPoolExecutor", OneAtATime)
     monkeypatch.setattr(Portal, "owner", alice, raising=False)
