@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -23,6 +21,7 @@ from serials import services as serials
 from serials.codes import canonical
 from serials.models import Lease, Plan, SerialNumber
 from tests.api_client import Caller, make_server
+from tests.billing.test_money_races import SURELY, meet_after
 from tests.billing.till import balance, priced_plan
 from tests.conftest import make_user
 from tests.serials.shop import at_once, make_plan
@@ -258,6 +257,7 @@ def test_a_shops_token_opens_nothing_else_and_a_persons_token_no_shop(shop: Shop
 
 
 @pytest.mark.django_db
+@pytest.mark.usefixtures("clock")
 def test_wrong_tokens_are_slowed_down_and_do_not_shut_out_the_shop(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shops_api, "MOST_WRONG_TOKENS", 2)
     wrong = {"Authorization": "Bearer dps_guess"}
@@ -267,6 +267,7 @@ def test_wrong_tokens_are_slowed_down_and_do_not_shut_out_the_shop(shop: Shop, m
 
 
 @pytest.mark.django_db
+@pytest.mark.usefixtures("clock")
 def test_a_shop_that_asks_too_often_waits_and_the_others_do_not(
     shop: Shop, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -373,26 +374,12 @@ def picking(channel: SalesChannel, number: str) -> Callable[[], str]:
     return lambda: services.pick_up(channel=channel, external_number=number, amount=1990)[1].code
 
 
-def meet_after_looking(monkeypatch: pytest.MonkeyPatch, requests: int) -> None:
-    """Requests wait for each other once they have seen that the order is new; locks let only one get there."""
-    barrier = threading.Barrier(requests)
-    plan_of = channels._plan_of
-
-    def plan_and_wait(channel: SalesChannel, code: str) -> Plan:
-        found = plan_of(channel, code)
-        with suppress(threading.BrokenBarrierError):
-            barrier.wait(1.0)
-        return found
-
-    monkeypatch.setattr(channels, "_plan_of", plan_and_wait)
-
-
 @pytest.mark.both_databases
 @pytest.mark.django_db(transaction=True)
 def test_twenty_requests_for_one_order_at_once_get_the_same_code(
     stocked: SalesChannel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    meet_after_looking(monkeypatch, 2)
+    meet_after(monkeypatch, channels, "_plan_of")
 
     outcomes = at_once([picking(stocked, "A-1")] * 20)
 
@@ -408,7 +395,7 @@ def test_two_requests_for_one_order_collide_when_unlocked(
     unlocked: None, stocked: SalesChannel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Control: both take the order for new, and only the database's constraint stops the second, without a code."""
-    meet_after_looking(monkeypatch, 2)
+    meet_after(monkeypatch, channels, "_plan_of", SURELY)
 
     outcomes = at_once([picking(stocked, "A-1")] * 2)
 

@@ -28,15 +28,20 @@ from tests.serials.shop import at_once
 pytestmark = [pytest.mark.both_databases, pytest.mark.django_db(transaction=True)]
 
 
-def meet_after(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, people: int = 2) -> None:
-    """Whoever has got past `name` waits for the others to get there too; locks let only one at a time."""
-    barrier = threading.Barrier(people)
+SURELY = 60.0
+"""Seconds in which two meet whom nothing keeps apart, on however slow a machine: for controls. Where locks let only one
+get there, waiting longer than a moment is for nothing."""
+
+
+def meet_after(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, seconds: float = 1.0) -> None:
+    """Whoever has got past `name` waits so long for another to get there too; locks let only one at a time."""
+    barrier = threading.Barrier(2)
     check = getattr(module, name)
 
     def check_and_wait(*arguments: Any, **options: Any) -> Any:
         answer = check(*arguments, **options)
         with suppress(threading.BrokenBarrierError):
-            barrier.wait(1.0)
+            barrier.wait(seconds)
         return answer
 
     monkeypatch.setattr(module, name, check_and_wait)
@@ -66,7 +71,7 @@ def test_two_transactions_for_one_order_both_count_when_unlocked(
 ) -> None:
     """Control: both see an order that is not paid yet, and only the ledger's unique key stops the second."""
     payment = begin(order_of(alice, priced_plan(30)))
-    meet_after(monkeypatch, receiving, "_problem")
+    meet_after(monkeypatch, receiving, "_problem", SURELY)
 
     outcomes = at_once([paying(payment, "tx-1"), paying(payment, "tx-2")])
 
@@ -116,7 +121,7 @@ def test_money_and_expiry_at_once_end_in_a_paid_order(alice: User) -> None:
 def test_two_workers_deliver_twice_when_unlocked(unlocked: None, alice: User, monkeypatch: pytest.MonkeyPatch) -> None:
     """Control: two workers make the serials of one order."""
     order = paid_order(alice, priced_plan(30))
-    meet_after(monkeypatch, fulfilment, "allocate")
+    meet_after(monkeypatch, fulfilment, "allocate", SURELY)
 
     at_once([lambda: deliver(order_id=order.pk)] * 2)
 
@@ -145,7 +150,7 @@ def test_two_refunds_at_once_give_back_too_much_when_unlocked(
 ) -> None:
     """Control: both see that all of it is left."""
     order = deliver(order_id=paid_order(alice, priced_plan(30)).pk)
-    meet_after(monkeypatch, refunds, "_decide")
+    meet_after(monkeypatch, refunds, "_decide", SURELY)
 
     at_once([refunding(order, 1500, root)] * 2)
 
@@ -205,7 +210,7 @@ def test_two_accounts_use_up_a_last_coupon_twice_when_unlocked(
     """Control: both count the uses before either has used it."""
     make_coupon(total_limit=1)
     plan = priced_plan(30)
-    meet_after(monkeypatch, pricing, "check_coupon_uses")
+    meet_after(monkeypatch, pricing, "check_coupon_uses", SURELY)
 
     at_once([ordering(alice, plan, "SPRING"), ordering(bob, plan, "SPRING")])
 

@@ -35,7 +35,7 @@ from resellers.models import (
 from resellers.services import commissions, months, wholesale
 from serials.models import LeaseTerm, SerialNumber
 from serials.services import redeem
-from tests.billing.test_money_races import meet_after, words
+from tests.billing.test_money_races import SURELY, meet_after, words
 from tests.billing.till import Kind, balance, order_of, priced_plan
 from tests.resellers.trade import bring, customer_of, make_reseller, sale
 from tests.resellers.wholesaling import fill_balance, stock, wholesale_price
@@ -68,15 +68,17 @@ def race(calls: Sequence[Callable[[], Any]]) -> list[Any]:
     return at_once(calls)
 
 
-def wait_after(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, until: threading.Event) -> threading.Event:
-    """Whoever has got past `name` waits, for two seconds at most. The event that is returned: they are there."""
+def wait_after(
+    monkeypatch: pytest.MonkeyPatch, module: Any, name: str, until: threading.Event, seconds: float = 2.0
+) -> threading.Event:
+    """Whoever has got past `name` waits, for so long at most. The event that is returned: they are there."""
     there = threading.Event()
     check = getattr(module, name)
 
     def check_and_wait(*arguments: Any, **options: Any) -> Any:
         answer = check(*arguments, **options)
         there.set()
-        until.wait(2.0)
+        until.wait(seconds)
         return answer
 
     monkeypatch.setattr(module, name, check_and_wait)
@@ -93,9 +95,10 @@ def clearing(suspicion: Suspicion, root: User) -> Callable[[], Any]:
 def test_an_order_cleared_by_two_people_would_earn_twice_when_unlocked(
     unlocked: None, reseller: Reseller, alice: User, root: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Control: both make its line, and only the constraint stops the second."""
+    """Control: both find it open and make its line, and only the constraint stops the second."""
     suspicion = suspected(reseller, alice)
-    meet_after(monkeypatch, commissions, "earned_by")
+    # Once they write they cannot meet any more: the second waits for the row of the first.
+    meet_after(monkeypatch, commissions, "now", SURELY)
 
     outcomes = race([clearing(suspicion, root)] * 2)
 
@@ -183,7 +186,7 @@ def test_two_refunds_looked_at_at_once_do_not_net_to_zero_when_unlocked(
 ) -> None:
     """Control: neither sees what the other takes back, and what is rounded off is lost."""
     looks = refunded_in_two(reseller, root)
-    meet_after(monkeypatch, commissions, "today")
+    meet_after(monkeypatch, commissions, "today", SURELY)
 
     race(looks)
 
@@ -218,7 +221,7 @@ def test_a_refund_while_the_order_is_looked_at_nets_to_zero(reseller: Reseller, 
 # --- a month that is run gets no more lines ---------------------------------------------------------
 
 
-def late_line_meets_the_run(reseller: Reseller, monkeypatch: pytest.MonkeyPatch) -> None:
+def late_line_meets_the_run(reseller: Reseller, monkeypatch: pytest.MonkeyPatch, seconds: float = 2.0) -> None:
     """One worker has chosen January for a line; another runs January before that line is written."""
     customer = customer_of(reseller)
     with time_machine.travel(START, tick=False):
@@ -226,10 +229,10 @@ def late_line_meets_the_run(reseller: Reseller, monkeypatch: pytest.MonkeyPatch)
         services.accrue()
         late = sale(customer, priced_plan(30, 20_000))
     is_run = threading.Event()
-    has_chosen = wait_after(monkeypatch, commissions, "_month_for", is_run)
+    has_chosen = wait_after(monkeypatch, commissions, "_month_for", is_run, seconds)
 
     def run() -> int:
-        assert has_chosen.wait(10)
+        assert has_chosen.wait(SURELY)
         try:
             return services.run_months()
         finally:
@@ -244,7 +247,7 @@ def test_a_line_lands_in_a_month_after_it_was_settled_when_unlocked(
     unlocked: None, reseller: Reseller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Control: the line is January's, and January's settlement knows nothing of it."""
-    late_line_meets_the_run(reseller, monkeypatch)
+    late_line_meets_the_run(reseller, monkeypatch, SURELY)
 
     assert set(CommissionLine.objects.values_list("settle_month", flat=True)) == {JANUARY}
     assert Settlement.objects.get().amount == 1500
@@ -295,7 +298,7 @@ def test_two_runs_at_once_settle_twice_when_unlocked(
 ) -> None:
     """Control: both find nothing settled, and only the constraint stops the second."""
     january(rita, alice)
-    meet_after(monkeypatch, months, "_to_carry")
+    meet_after(monkeypatch, months, "_to_carry", SURELY)
 
     with time_machine.travel(IN_FEBRUARY, tick=False):
         outcomes = race([services.run_months] * 2)
@@ -340,7 +343,7 @@ def test_a_settlement_is_paid_and_rejected_when_unlocked(
 ) -> None:
     """Control: the transfer is booked, and what it paid may be carried into the next month as well."""
     settlement = approved(reseller, root)
-    meet_after(monkeypatch, months, "_locked")
+    meet_after(monkeypatch, months, "_locked", SURELY)
 
     outcomes = race([paying(settlement, root), rejecting(settlement, root)])
 
@@ -364,7 +367,7 @@ def test_two_payouts_at_once_book_twice_when_unlocked(
 ) -> None:
     """Control: both find it approved, and only the ledger's unique key stops the second."""
     settlement = approved(reseller, root)
-    meet_after(monkeypatch, months, "_locked")
+    meet_after(monkeypatch, months, "_locked", SURELY)
 
     outcomes = race([paying(settlement, root)] * 2)
 
@@ -405,7 +408,7 @@ def test_two_orders_overdraw_a_balance_when_unlocked(
 ) -> None:
     """Control: both see 15.00, and each spends 10.00 of it."""
     orders = two_orders_and_money_for_one(reseller)
-    meet_after(monkeypatch, balances, "balance_of")
+    meet_after(monkeypatch, balances, "balance_of", SURELY)
 
     race(orders)
 
@@ -461,7 +464,9 @@ def recalling(reseller: Reseller, sold: SoldSerial) -> Callable[[], Any]:
     return partial(services.recall, reseller=reseller, serial_ids=[sold.serial_id], actor=reseller.user)
 
 
-def recall_meets_redeeming(reseller: Reseller, alice: User, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+def recall_meets_redeeming(
+    reseller: Reseller, alice: User, monkeypatch: pytest.MonkeyPatch, seconds: float = 2.0
+) -> list[Any]:
     """The recall has found the serial unused and is about to give it back: then alice redeems it, if she can."""
     make_server()
     [sold] = stock(reseller, priced_plan(30))
@@ -469,13 +474,13 @@ def recall_meets_redeeming(reseller: Reseller, alice: User, monkeypatch: pytest.
 
     def refund_later(**options: Any) -> Refund:
         has_looked.set()
-        is_redeemed.wait(2.0)
+        is_redeemed.wait(seconds)
         return refund_order(**options)
 
     monkeypatch.setattr(wholesale, "refund_order", refund_later)
 
     def redeem_meanwhile() -> Any:
-        assert has_looked.wait(10)
+        assert has_looked.wait(SURELY)
         try:
             return redeem(user=alice, code=sold.serial.code, actor=alice)
         finally:
@@ -488,7 +493,7 @@ def test_a_customer_loses_days_to_a_recall_when_unlocked(
     unlocked: None, reseller: Reseller, alice: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Control: what was unused when the recall looked is taken from alice when it acts."""
-    outcomes = recall_meets_redeeming(reseller, alice, monkeypatch)
+    outcomes = recall_meets_redeeming(reseller, alice, monkeypatch, SURELY)
 
     assert words(outcomes) == ["list", "tuple"]
     assert not LeaseTerm.objects.exclude(state="done").exists()
@@ -527,7 +532,7 @@ def test_a_recall_and_a_customer_of_the_same_order_do_not_wait_for_each_other(
     has_locked = wait_after(monkeypatch, wholesale, "_lock_stock", threading.Event())
 
     def redeem_meanwhile() -> Any:
-        assert has_locked.wait(10)
+        assert has_locked.wait(SURELY)
         return redeem(user=alice, code=sold.serial.code, actor=alice)
 
     outcomes = race([recalling(reseller, sold), redeem_meanwhile])

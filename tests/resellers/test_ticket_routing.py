@@ -331,13 +331,13 @@ def test_an_answered_ticket_is_passed_on_when_unlocked(
 
     def slowly(*args: Any, **options: Any) -> None:
         judged.set()
-        answered.wait(5)
+        assert answered.wait(60)
         pass_on(*args, **options)
 
     monkeypatch.setattr(tickets, "_pass_on", slowly)
 
     def answer() -> None:
-        judged.wait(5)
+        assert judged.wait(60)
         accounts.reply(ticket_id=ticket.pk, text="Here.", actor=rita)
         answered.set()
 
@@ -397,13 +397,13 @@ def test_a_ticket_opened_while_the_lease_is_reassigned_is_lost_on_the_old_seller
     def slowly(about: str, customer: User) -> User | None:
         found = first_line_of(about, customer)
         asked.set()
-        reassigned.wait(5)
+        assert reassigned.wait(60)
         return found
 
     monkeypatch.setattr(subjects, "first_line_of", slowly)
 
     def reassign() -> None:
-        asked.wait(5)
+        assert asked.wait(60)
         services.reassign_lease(lease_id=lease.pk, reseller=other, reason="x", actor=root)
         reassigned.set()
 
