@@ -83,7 +83,7 @@ class _Server:
     """An HTTP server on 127.0.0.1 that can be in a bad mood."""
 
     def __init__(self, merchant: RSAPrivateKey, own: RSAPrivateKey) -> None:
-        self.merchant, self.own = merchant, own
+        self.merchant, self.own, self.stranger = merchant, own, new_key()
         self._released = threading.Event()
         self.reset()
         outer = self
@@ -95,7 +95,8 @@ class _Server:
             def handle_any(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 if outer.mood == "hangs":
-                    outer._released.wait(1)
+                    # Until whoever asks has surely lost patience: who hangs up first hears something else.
+                    outer._released.wait(60)
                     return
                 status: int
                 headers: dict[str, str]
@@ -123,6 +124,8 @@ class _Server:
 
     def reset(self) -> None:
         """As if nobody had asked for anything."""
+        self._released.set()
+        self._released = threading.Event()
         self.mood = ""
         """What goes wrong: `500`, `hangs`, `garbage`, `bad_signature`, `unsigned`; "" for nothing."""
         self.refusal: tuple[str, str] | None = None
@@ -218,7 +221,7 @@ class FakeAlipay(_Server):
         inner = self.refuse(*self.refusal) if self.refusal else self.act(said["method"], said | asked)
         # A bracket in a text is none.
         text = json.dumps({**inner, "buyer_user_name": "甲}{"}, ensure_ascii=False)
-        signature = sign(new_key() if self.mood == "bad_signature" else self.own, text)
+        signature = sign(self.stranger if self.mood == "bad_signature" else self.own, text)
         tail = "" if self.mood == "unsigned" else f',"sign":"{signature}"'
         return 200, {"Content-Type": "text/html;charset=utf-8"}, f'{{"{name}":{text}{tail}}}'.encode()
 
@@ -272,7 +275,7 @@ class FakeAlipay(_Server):
         if said.get("sign_type") != "RSA2" or not is_signed(self.merchant.public_key(), text, said.get("sign", "")):
             return "isv.invalid-signature"
         sent = datetime.strptime(said["timestamp"], "%Y-%m-%d %H:%M:%S").replace(tzinfo=CHINA)
-        return "" if abs(datetime.now(UTC) - sent) < timedelta(minutes=1) else "isv.invalid-timestamp"
+        return "" if abs(datetime.now(UTC) - sent) < timedelta(minutes=10) else "isv.invalid-timestamp"
 
 
 class FakeWechat(_Server):
@@ -350,7 +353,7 @@ class FakeWechat(_Server):
         text = b"" if status == 204 else json.dumps(answer, ensure_ascii=False).encode()
         marks = {} if self.mood == "unsigned" else self._marks(text, datetime.now(UTC) - self.signed_ago)
         if self.mood == "bad_signature":
-            marks["wechatpay-signature"] = sign(new_key(), "no")
+            marks["wechatpay-signature"] = sign(self.stranger, "no")
         # Without an encoding in it, as the real one sends.
         return status, {"Content-Type": "application/json", **marks}, text
 

@@ -93,8 +93,12 @@ def standing(answers: Callable[[Asked], Answer]) -> Iterator[Site]:
         server.server_close()
 
 
+_taken: list[socket.socket] = []
+
+
 def nobody() -> str:
-    """An address of this machine where nobody listens."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{taken.getsockname()[1]}"
+    """An address of this machine where nobody listens, nor will: its port stays taken as long as the suite runs."""
+    if not _taken:
+        _taken.append(socket.socket())
+        _taken[0].bind(("127.0.0.1", 0))
+    return f"http://127.0.0.1:{_taken[0].getsockname()[1]}"

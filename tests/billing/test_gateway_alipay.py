@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -48,6 +50,7 @@ from tests.billing.fake_cn_gateways import (
     raw,
     sign,
 )
+from tests.billing.fake_site import nobody
 
 AT = datetime(2026, 5, 1, 4, 0, tzinfo=UTC)
 """Noon in China."""
@@ -192,7 +195,8 @@ def test_the_machines_own_time_zone_does_not_matter(
         said = dict(parse_qsl(urlsplit(gateway.start(demand()).redirect_url).query))
     time.tzset()
     sent = datetime.strptime(said["timestamp"], "%Y-%m-%d %H:%M:%S").replace(tzinfo=wire.CHINA)
-    assert abs(datetime.now(UTC) - sent) < timedelta(seconds=30)
+    # The nearest wrong zone is an hour off.
+    assert abs(datetime.now(UTC) - sent) < timedelta(minutes=10)
 
 
 def test_other_money_than_yuan_is_refused(gateway: AlipayGateway) -> None:
@@ -388,8 +392,20 @@ def test_no_letter_of_a_notice_can_be_changed(
     changed = bytearray(callback.body)
     changed[place % len(changed)] = letter
     # "%2b" is "%2B": another spelling of the same form is no change.
-    if parse_qsl(changed.decode(), keep_blank_values=True) != parse_qsl(callback.body.decode()):
+    if in_one_spelling(bytes(changed)) != in_one_spelling(callback.body):
         refusal(gateway, replace(callback, body=bytes(changed)))
+
+
+def in_one_spelling(body: bytes) -> list[tuple[str, str | bytes]]:
+    """The form's words; the signature by its bytes, for base64 leaves its last bits and its padding unread."""
+
+    def read(name: str, value: str) -> str | bytes:
+        if name == "sign":
+            with suppress(ValueError):
+                return base64.b64decode(value)
+        return value
+
+    return [(name, read(name, value)) for name, value in parse_qsl(body.decode(), keep_blank_values=True)]
 
 
 def test_alipay_hears_the_word_it_looks_for(gateway: AlipayGateway) -> None:
@@ -417,7 +433,8 @@ def test_a_notice_says_which_account_paid(
 ) -> None:
     notice = gateway.read_callback(paid.notification(REFERENCE, at=AT, **said))
     assert notice.payer == payer
-    assert "2088" not in repr(notice), "it gets into no log"
+    # In words of its own: transaction ids are digits by chance.
+    assert all(value not in repr(notice) for value in said.values() if value.strip()), "it gets into no log"
 
 
 def test_an_answer_says_which_account_paid_too(paid: FakeAlipay, gateway: AlipayGateway) -> None:
@@ -563,8 +580,7 @@ def test_trouble_on_the_way_means_to_try_again(
 
 
 def test_nobody_there_means_to_try_again(alipay: FakeAlipay) -> None:
-    with FakeAlipay(alipay.merchant, alipay.own) as gone:
-        gateway = AlipayGateway(gone.settings())
+    gateway = AlipayGateway(alipay.settings(gateway_url=f"{nobody()}/gateway.do"))
     with pytest.raises(Unavailable) as caught:
         gateway.query(REFERENCE)
     assert caught.value.code == "unreachable"

@@ -32,6 +32,7 @@ from billing.gateways.base import (
 )
 from billing.gateways.wechat import WechatGateway
 from tests.billing.fake_cn_gateways import API_V3_KEY, FakeWechat, bare, new_key, private_pem, public_pem, raw
+from tests.billing.fake_site import nobody
 
 AT = datetime(2026, 5, 1, 4, 0, tzinfo=UTC)
 """Noon in China."""
@@ -541,8 +542,7 @@ def test_trouble_on_the_way_means_to_try_again(
 
 
 def test_nobody_there_means_to_try_again(wechat: FakeWechat) -> None:
-    with FakeWechat(wechat.merchant, wechat.own) as gone:
-        gateway = WechatGateway(gone.settings())
+    gateway = WechatGateway(wechat.settings(base_url=nobody()))
     with pytest.raises(Unavailable) as caught:
         gateway.query(REFERENCE)
     assert caught.value.code == "unreachable"
