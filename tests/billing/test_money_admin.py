@@ -129,6 +129,7 @@ def figures(browser: Client) -> dict[str, str]:
     return {one.title: one.value for one in browser.get(reverse("admin:index")).context["money"]}
 
 
+@pytest.mark.usefixtures("clock")
 def test_the_first_page_counts_the_money_of_today(roots: Client, sold: Plan, alice: User, root: User) -> None:
     assert figures(roots)["Sold today"] == "CN¥0.00"
     order = paid_order(alice, sold)

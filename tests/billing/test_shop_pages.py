@@ -75,12 +75,13 @@ def send(browser: Client, address: str, data: dict[str, Any], **options: Any) ->
 
 @pytest.mark.parametrize("address", ["/", "/shop/"])
 def test_everybody_sees_what_a_plan_costs_and_what_it_cost_before(client: Client, plan: Plan, address: str) -> None:
-    Price.objects.filter(plan=plan).update(sale_amount=990, sale_until=now() + timedelta(days=3))
+    until = now() + timedelta(days=3)
+    Price.objects.filter(plan=plan).update(sale_amount=990, sale_until=until)
     page = text_of(client, address)
     assert "CN¥9.90" in page
     assert "<del>" in page
     assert "CN¥19.90" in page
-    assert f"until {localtime(now() + timedelta(days=3)):%Y-%m-%d}" in page
+    assert f"until {localtime(until):%Y-%m-%d}" in page
     assert address_of(plan) in page
 
 

@@ -168,6 +168,7 @@ def test_without_a_level_nobody_can_apply(client: Client, alice: User) -> None:
 # --- figures ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("clock")
 def test_the_figures_add_up(ritas: Client, rita: User, root: User) -> None:
     make_server()
     plan = priced_plan(30, 10_000)

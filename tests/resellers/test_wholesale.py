@@ -396,6 +396,7 @@ def test_a_code_is_found_however_it_is_written(reseller: Reseller) -> None:
     assert Resale.objects.get().price == 2100
 
 
+@pytest.mark.usefixtures("clock")
 def test_a_sale_of_a_day_to_come_is_refused_whole(reseller: Reseller) -> None:
     first, second = stock(reseller, priced_plan(30), 2)
     tomorrow, later = today() + timedelta(days=1), today() + timedelta(days=2)
