@@ -18,6 +18,7 @@ from hypothesis import settings as hypothesis_settings
 from tests import parts, servers
 
 if TYPE_CHECKING:
+    from playwright.sync_api import BrowserContext
     from pytest_django.plugin import DjangoDbBlocker
 
     from accounts.models import User
@@ -30,6 +31,8 @@ pytest_plugins = ["tests.fleet.engines", "tests.fleet.hosts", "tests.portals"]
 
 PASSWORD = "correct horse battery"
 """Every member of the cast logs in with it."""
+PATIENCE = 60_000
+"""Milliseconds for whatever a browser is to show: on a busy machine the usual five seconds are soon over."""
 
 _OPERATORS_OWN = """
 ADMIN_EMAIL ADMIN_PASSWORD ADMISSION_URL ALLOWED_HOSTS ALTCHA CALLBACK_DAYS CSRF_TRUSTED_ORIGINS DATABASE_URL
@@ -215,8 +218,11 @@ def make_user(username: str, *, email: str = "", is_verified: bool = True, **fie
 @pytest.fixture(scope="session")
 def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[str, Any]:
     """The system's Chromium for pytest-playwright's `page`; Playwright brings none of its own."""
+    from playwright.sync_api import expect
+
     # Playwright's loop runs in this thread, which Django takes for asynchronous code of ours.
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
+    expect.set_options(timeout=PATIENCE)
     return {
         **browser_type_launch_args,
         "executable_path": parts.need("chromium"),
@@ -228,3 +234,10 @@ def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[s
 def browser_context_args(browser_context_args: dict[str, Any]) -> dict[str, Any]:
     """One language unless a test asks for another: the portal chooses by the browser's."""
     return {**browser_context_args, "locale": "en-US", "viewport": {"width": 1280, "height": 900}}
+
+
+@pytest.fixture
+def context(context: BrowserContext) -> BrowserContext:
+    """Waits for a page as long as a busy machine needs, as `expect` does."""
+    context.set_default_timeout(PATIENCE)
+    return context

@@ -111,7 +111,7 @@ def sign_up(page: Page, address: str, started: Portal) -> None:
     page.locator("input[name=password2]").fill(PASSWORD)
     # The proof of work is worked out by the browser once the box is ticked.
     page.locator("altcha-widget input[type=checkbox]").click()
-    expect(page.locator("altcha-widget .altcha[data-state=verified]")).to_be_visible(timeout=60_000)
+    expect(page.locator("altcha-widget .altcha[data-state=verified]")).to_be_visible()
     page.get_by_role("button", name="Sign Up").click()
     expect(page.get_by_text(str(started.data / "mail"))).to_be_visible()
     page.goto(newest_link(started.data / "mail", "confirm-email"))
@@ -132,7 +132,7 @@ def test_sign_up_redeem_own_a_running_relay_and_lose_it_at_expiry(running: Porta
     page.get_by_role("button", name="Redeem now").click()
 
     # Without a reload: the page itself learns that the relay runs and what its map is.
-    expect(page.locator("article .pill-ok")).to_be_visible(timeout=30_000)
+    expect(page.locator("article .pill-ok")).to_be_visible()
     page.get_by_role("button", name="Copy").first.click()
     copied = page.evaluate("navigator.clipboard.readText()")
     regions = json.loads("{" + copied.strip().rstrip(",") + "}")["derpMap"]["Regions"]

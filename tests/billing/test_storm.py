@@ -42,7 +42,6 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # With all of them, or on a busy machine, it takes minutes.
-@pytest.mark.timeout(1800)
 @pytest.mark.both_databases
 @pytest.mark.django_db
 @pytest.mark.parametrize("shard", range(SHARDS))

@@ -26,8 +26,6 @@ from tests.serials.shop import bring_up, make_server
 pytestmark = pytest.mark.django_db(transaction=True)
 
 ORDER = re.compile(r"/orders/[A-Z0-9]+/$")
-PATIENCE = 60_000
-"""Milliseconds for whatever is to be seen: on a busy machine the usual five seconds are soon over."""
 
 
 class Shop:
@@ -36,7 +34,6 @@ class Shop:
     def __init__(self, page: Page, address: str, user: User) -> None:
         self.page, self.address, self.user = page, address, user
         self.complaints: list[str] = []
-        page.set_default_timeout(PATIENCE)
         page.on("console", lambda said: self.note(said.text) if said.type == "error" else None)
         page.on("pageerror", lambda error: self.note(str(error)))
 
@@ -83,7 +80,6 @@ def shop(live_server: Any, page: Page, settings: Any) -> Shop:
     settings.PUBLIC_URL = live_server.url
     make_server()
     make_method()
-    expect.set_options(timeout=PATIENCE)
     return Shop(page, live_server.url, make_user("alice", language="en"))
 
 

@@ -489,7 +489,6 @@ def _clean(sums: Counter[tuple[int, str]], *more: dict[tuple[int, str], int]) ->
 
 
 # With all its stories, or on a busy machine, it takes minutes.
-@pytest.mark.timeout(1800)
 @pytest.mark.both_databases
 class TestWhateverHappened(TestCase):
     def setUp(self) -> None:
