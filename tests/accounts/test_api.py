@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import time_machine
 from allauth.account.models import EmailAddress
 from django.core import mail
 from django.test import Client
@@ -16,9 +18,17 @@ from accounts import ratelimit, request_ip, services
 from accounts.api import people
 from accounts.apikit import install_handlers
 from accounts.models import AuditEntry, Notification, User
+from derp_portal.lib.clock import now
 from tests.conftest import PASSWORD
 
 NEWCOMER = {"username": "dora", "email": "Dora@Example.com", "password": "violet-tram-88"}
+
+
+@pytest.fixture
+def one_window() -> Iterator[None]:
+    """The clock stands: attempts are counted in fixed windows, and none ends between two of them."""
+    with time_machine.travel(now(), tick=False):
+        yield
 
 
 def post(path: str, data: Any, *, token: str = "", language: str = "en") -> Any:
@@ -107,6 +117,7 @@ def test_a_switched_off_account_is_told_so_only_with_the_right_password(alice: U
     assert wrong.json()["error"]["code"] == "invalid_credentials"
 
 
+@pytest.mark.usefixtures("one_window")
 def test_guessing_passwords_is_slowed_down_for_the_guesser_alone(alice: User) -> None:
     codes = [
         post("/api/user/login", {"username": "alice", "password": "wrong"}).json()["error"]["code"] for _ in range(11)
@@ -134,6 +145,7 @@ def test_a_network_of_ipv6_counts_as_one_address(ip: str | None, counted: str) -
     assert request_ip.as_counted(ip) == counted
 
 
+@pytest.mark.usefixtures("one_window")
 def test_guessing_from_all_of_a_network_is_slowed_down_and_the_full_address_is_kept(alice: User) -> None:
     codes = [guess(f"2001:db8:1:2::{number:x}") for number in range(11)]
     assert codes == ["invalid_credentials"] * 10 + ["rate_limited"]
@@ -142,6 +154,7 @@ def test_guessing_from_all_of_a_network_is_slowed_down_and_the_full_address_is_k
     assert AuditEntry.objects.get(event="user.registered").ip == "2001:db8:1:2::9"
 
 
+@pytest.mark.usefixtures("one_window")
 def test_guessing_from_very_many_addresses_is_slowed_down_for_the_account(
     alice: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,6 +170,7 @@ def guess(ip: str, name: str = "alice") -> str:
     return str(answer.json()["error"]["code"])
 
 
+@pytest.mark.usefixtures("one_window")
 def test_being_limited_says_when_to_come_back(alice: User) -> None:
     for _ in range(10):
         post("/api/user/login", {"username": "alice", "password": "wrong"})
