@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
+import time_machine
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
@@ -19,8 +21,16 @@ from fleet.services.quotas import present_periods
 from tests.api_client import Caller, make_server
 from tests.fleet.booking import GB, booked
 from tests.fleet.fleet_parts import group, only_relay
+from tests.serials.shop import START
 
 pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def noon() -> Iterator[None]:
+    """The clock stands: what is booked now is of today and of the last minutes when it is asked for, too."""
+    with time_machine.travel(START, tick=False):
+        yield
 
 
 @pytest.fixture

@@ -5,12 +5,14 @@ from __future__ import annotations
 import ast
 import csv
 import io
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+import time_machine
 from django.conf import settings
 from django.db import connection
 from django.db.models import Q
@@ -33,9 +35,17 @@ from fleet.services.alerts import raise_alert
 from serials import services as serials
 from tests.api_client import Caller, make_code, make_server
 from tests.conftest import make_user
+from tests.serials.shop import START
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("accounts", "fleet", "serials", "billing", "resellers", "derp_portal")
+
+
+@pytest.fixture
+def noon() -> Iterator[None]:
+    """A day that does not end while the test runs."""
+    with time_machine.travel(START):
+        yield
 
 
 @pytest.fixture
@@ -222,6 +232,7 @@ def test_every_table_is_read_along_an_index_and_never_sorted(db: None, source: S
         assert "USING" in plan
 
 
+@pytest.mark.usefixtures("noon")
 def test_the_operations_answer_is_pages_by_cursor(troubles: Relay, root: User) -> None:
     caller = Caller(root)
     status, first = caller.get("logs/system", per_page=4)

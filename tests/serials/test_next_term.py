@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+import time_machine
 from django.test import Client
 from django.urls import reverse
 
 from accounts.models import User
 from serials.models import Lease, LeaseTerm, Plan
 from serials.services import How, activate
-from tests.serials.shop import make_plan, new_code_of
+from tests.serials.shop import START, make_plan, new_code_of
 
 pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def january() -> Iterator[None]:
+    """Thirty days from there are less than a month, and so are said in weeks; from February's they are more."""
+    with time_machine.travel(START):
+        yield
 
 
 @pytest.fixture
