@@ -36,7 +36,7 @@ def at_once(count: int, work: Callable[[], Any]) -> list[Any]:
 
     def one(_number: int) -> Any:
         try:
-            barrier.wait(10)
+            barrier.wait(60)
             return work()
         finally:
             connections.close_all()

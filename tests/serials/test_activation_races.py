@@ -17,7 +17,7 @@ from accounts.models import Notification, User
 from fleet.acl.versions import ensure_policy
 from fleet.models import Relay
 from serials.models import Binding, Lease, LeaseTerm, Plan, SerialNumber
-from serials.services import activate, activation, expire_leases, leases, numbers, renew_lease, terms
+from serials.services import activate, activation, expire_leases, leases, renew_lease, terms
 from serials.services.numbers import SerialRefused
 from tests.serials.shop import assert_in_step, at_once, make_plan, new_code_of, new_codes
 
@@ -45,17 +45,29 @@ def words(outcomes: list[Any]) -> dict[str, int]:
     return counts
 
 
-def meet_after_checking(monkeypatch: pytest.MonkeyPatch, people: int = 2) -> None:
-    """Activations wait for each other once they have seen that the serial is good; locks let only one get there."""
-    barrier = threading.Barrier(people)
-    check = numbers.check_redeemable
+NEVER_COMES = 1.0
+"""Seconds to wait for somebody whom a lock keeps away."""
+SURELY_COMES = 60.0
+"""Seconds that a control gives to somebody whom nothing keeps away, however busy the machine is."""
 
-    def check_and_wait(serial: SerialNumber, *, by: User) -> None:
-        check(serial, by=by)
+
+def meet_after(step: str, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Two activations wait for each other once they have taken that step."""
+    barrier = threading.Barrier(2)
+    take: Callable[..., Any] = getattr(activation, step)
+
+    def take_and_wait(*args: Any, **named: Any) -> Any:
+        found = take(*args, **named)
         with suppress(threading.BrokenBarrierError):
-            barrier.wait(1.0)
+            barrier.wait(seconds)
+        return found
 
-    monkeypatch.setattr(activation, "check_redeemable", check_and_wait)
+    monkeypatch.setattr(activation, step, take_and_wait)
+
+
+def meet_after_checking(monkeypatch: pytest.MonkeyPatch, seconds: float = NEVER_COMES) -> None:
+    """Both have seen that the serial is good; locks let only one get there."""
+    meet_after("check_redeemable", monkeypatch, seconds)
 
 
 # --- one serial, many people -----------------------------------------------------------------------
@@ -70,7 +82,7 @@ def test_of_two_hundred_people_exactly_one_can_activate_a_serial(plan: Plan) -> 
     lease, term = Lease.objects.get(), LeaseTerm.objects.get()
     assert Binding.objects.get().user_id == lease.user_id == SerialNumber.objects.get().user_id
     assert lease.ends_at - term.starts_at == timedelta(days=30)
-    assert term.starts_at - lease.started_at < timedelta(seconds=20)
+    assert term.starts_at - lease.started_at < timedelta(hours=1)
     assert list(User.objects.exclude(rental_expiry=None).values_list("id", "rental_expiry")) == [
         (lease.user_id, lease.ends_at)
     ]
@@ -107,7 +119,7 @@ def test_two_people_activate_the_same_serial_when_unlocked(
     unlocked: None, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Control: both are let through, and only the database's constraint stops the second, without a message."""
-    meet_after_checking(monkeypatch)
+    meet_after_checking(monkeypatch, SURELY_COMES)
     code = new_code_of(plan)
 
     outcomes = at_once([redeem(user, code) for user in crowd(2)])
@@ -133,7 +145,7 @@ def test_two_first_serials_at_once_make_two_leases_when_unlocked(
     """Control: neither sees the other's lease, so the days do not add up."""
     # Or the two would collide there before.
     ensure_policy(user=alice)
-    meet_after_checking(monkeypatch)
+    meet_after("_target", monkeypatch, SURELY_COMES)
 
     at_once([redeem(alice, code) for code in new_codes(plan, 2)])
 
@@ -174,18 +186,20 @@ def test_ten_serials_at_once_by_one_person_all_count(alice: User, plan: Plan) ->
 # --- a renewal that meets the expiry ---------------------------------------------------------------
 
 
-def renew_while_it_expires(lease: Lease, root: User, until: datetime, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sweep has decided to end the lease; before it writes, the renewal gets a second to slip in."""
+def renew_while_it_expires(
+    lease: Lease, root: User, until: datetime, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    """The sweep has decided to end the lease; before it writes, the renewal gets so many seconds to slip in."""
     decided, renewed = threading.Event(), threading.Event()
     close = terms.close_terms
 
     def close_late(lease: Lease) -> list[LeaseTerm]:
         decided.set()
-        renewed.wait(1.0)
+        renewed.wait(seconds)
         return close(lease)
 
     def renew() -> None:
-        decided.wait(10)
+        assert decided.wait(SURELY_COMES)
         renew_lease(lease_id=lease.pk, until=until, actor=root)
         renewed.set()
 
@@ -203,7 +217,7 @@ def test_a_renewal_during_the_expiry_is_lost_when_unlocked(
     """Control: the sweep ends what was just renewed."""
     _serial, lease = activate(user=alice, code=new_code_of(plan))
 
-    renew_while_it_expires(lease, root, timezone.now() + timedelta(days=9), monkeypatch)
+    renew_while_it_expires(lease, root, timezone.now() + timedelta(days=9), monkeypatch, SURELY_COMES)
 
     lease.refresh_from_db()
     assert not lease.is_active
@@ -215,7 +229,7 @@ def test_a_renewal_during_the_expiry_is_not_lost(
     _serial, lease = activate(user=alice, code=new_code_of(plan))
     until = timezone.now() + timedelta(days=9)
 
-    renew_while_it_expires(lease, root, until, monkeypatch)
+    renew_while_it_expires(lease, root, until, monkeypatch, NEVER_COMES)
 
     lease.refresh_from_db()
     assert lease.is_active
