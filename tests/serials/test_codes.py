@@ -16,13 +16,13 @@ from serials.codes import ALPHABET, LENGTH, canonical, grouped, is_well_formed, 
 
 def test_a_code_has_at_least_a_hundred_random_bits() -> None:
     assert math.log2(len(ALPHABET)) * (LENGTH - 1) == 115
-    codes = [new_code() for _ in range(2000)]
+    codes = [new_code() for _ in range(4000)]
     assert len(set(codes)) == len(codes)
     for position in range(LENGTH):
         drawn = Counter(code[position] for code in codes)
-        # About 62 of each are expected; half or double of that by chance is one in many thousands.
+        # About 125 of each are expected; half or double of that by chance is one in many millions.
         assert set(drawn) == set(ALPHABET)
-        assert 25 < min(drawn.values()) <= max(drawn.values()) < 125
+        assert 50 < min(drawn.values()) <= max(drawn.values()) < 250
 
 
 @pytest.mark.parametrize(
