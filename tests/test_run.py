@@ -17,9 +17,9 @@ from tests.parts import need
 from tests.portals import ROOT, portal
 
 # With the stories told on a whole portal: one worker makes the tables of all of them, once.
-pytestmark = pytest.mark.xdist_group("portals")
+pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("portals")]
 
-STOP_SECONDS = 45
+STOP_SECONDS = 120
 CHILDREN = ("valkey", "relayd", "web", "worker", "suspects", "beat")
 
 
@@ -79,7 +79,7 @@ def test_two_portals_live_side_by_side_but_not_on_one_folder_or_port(data: Path,
                 capture_output=True,
                 text=True,
                 check=False,
-                timeout=60,
+                timeout=180,
             )
             assert answer.returncode != 0
             assert words in answer.stderr

@@ -55,7 +55,7 @@ def python(name: str, code: str, **options: object) -> Program:
     return Program(name, [sys.executable, "-c", code], **options)  # type: ignore[arg-type]
 
 
-async def until(is_true: Callable[[], object], seconds: float = 20) -> None:
+async def until(is_true: Callable[[], object], seconds: float = 60) -> None:
     async with asyncio.timeout(seconds):
         while not is_true():  # noqa: ASYNC110 - other processes do not set our events
             await asyncio.sleep(0.02)
@@ -118,7 +118,7 @@ def test_a_killed_child_leaves_no_children_of_its_own_before_it_starts_again(tmp
 def test_stopping_goes_backwards_and_kills_what_ignores_the_request(tmp_path: Path, said: Stream) -> None:
     async def story() -> None:
         boss = Supervisor(directory=tmp_path, say=said)
-        await boss.start([python("first", SLEEPER), python("second", STUBBORN, grace_seconds=0.3)])
+        await boss.start([python("first", SLEEPER, grace_seconds=60), python("second", STUBBORN, grace_seconds=0.3)])
         await until(lambda: said.of("first") and said.of("second"))
         await boss.stop()
 
@@ -129,7 +129,7 @@ def test_stopping_goes_backwards_and_kills_what_ignores_the_request(tmp_path: Pa
 def test_a_second_request_to_stop_does_not_wait_for_the_grace(tmp_path: Path, said: Stream) -> None:
     async def story() -> float:
         boss = Supervisor(directory=tmp_path, say=said)
-        await boss.start([python("stubborn", STUBBORN, grace_seconds=60)])
+        await boss.start([python("stubborn", STUBBORN, grace_seconds=100)])
         await until(lambda: said.of("stubborn"))
         began = time.monotonic()
         stopping = asyncio.create_task(boss.stop())
@@ -138,7 +138,7 @@ def test_a_second_request_to_stop_does_not_wait_for_the_grace(tmp_path: Path, sa
         await stopping
         return time.monotonic() - began
 
-    assert run_story(story()) < 10
+    assert run_story(story()) < 50
 
 
 def test_the_next_child_waits_until_the_one_before_it_is_ready(tmp_path: Path, said: Stream) -> None:
