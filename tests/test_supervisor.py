@@ -82,6 +82,7 @@ def test_a_child_that_dies_is_started_again_each_time_a_little_later(
     tmp_path: Path, said: Stream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervisor, "FIRST_DELAY", 0.05)
+    monkeypatch.setattr(supervisor, "STEADY_AFTER", 600)
 
     async def story() -> None:
         boss = Supervisor(directory=tmp_path, say=said)
