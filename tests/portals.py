@@ -18,7 +18,7 @@ from derp_portal import programs
 from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
-START_SECONDS = 120
+START_SECONDS = 300
 
 
 class Portal:

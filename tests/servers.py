@@ -19,7 +19,7 @@ from derp_portal.supervisor import tie_to
 from tests.parts import postgresql_folder
 from tests.ports import free_port
 
-START_SECONDS = 120
+START_SECONDS = 300
 
 
 @contextmanager

@@ -213,7 +213,6 @@ def test_an_action_on_no_row_is_refused_everywhere(roots: Client) -> None:
     assert {name for name, status in answers.items() if status not in (302, 403, 404)} == set()
 
 
-@pytest.mark.timeout(900)
 def test_no_list_and_not_the_overview_asks_more_of_the_database_when_there_is_more(roots: Client) -> None:
     addresses = [*lists(), *own_pages()]
     populate(3)

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +14,10 @@ import pytest
 
 from tests.parts import need
 from tests.portals import ROOT, portal
+from tests.ports import free_port
 
 # With the stories told on a whole portal: one worker makes the tables of all of them, once.
-pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("portals")]
+pytestmark = pytest.mark.xdist_group("portals")
 
 STOP_SECONDS = 120
 CHILDREN = ("valkey", "relayd", "web", "worker", "suspects", "beat")
@@ -61,9 +61,7 @@ def test_a_killed_supervisor_takes_everything_with_it_and_the_next_start_is_clea
 
 
 def test_two_portals_live_side_by_side_but_not_on_one_folder_or_port(data: Path, port: int, tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        other_port = int(probe.getsockname()[1])
+    other_port = free_port()
     other = shutil.copytree(data, tmp_path / "other")
     with portal(data, port) as first:
         assert first.is_serving(), first.said

@@ -30,7 +30,6 @@ PASSWORD = "a customer's long password"
 
 PATIENCE = 60
 """Seconds to wait for what takes one or two: a whole portal, a relay and a browser share the machine with others."""
-PATIENCE_MS = PATIENCE * 1000
 
 
 @pytest.fixture
@@ -118,11 +117,11 @@ def sign_up(page: Page, address: str, started: Portal) -> None:
     page.locator("altcha-widget input[type=checkbox]").click()
     expect(page.locator("altcha-widget .altcha[data-state=verified]")).to_be_visible()
     page.get_by_role("button", name="Sign Up").click()
-    expect(page.get_by_text(str(started.data / "mail"))).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.get_by_text(str(started.data / "mail"))).to_be_visible()
     page.goto(newest_link(started.data / "mail", "confirm-email"))
     page.get_by_role("button", name="Confirm").click()
     # Going elsewhere at once could call it off.
-    expect(page).not_to_have_url(re.compile("confirm-email"), timeout=PATIENCE_MS)
+    expect(page).not_to_have_url(re.compile("confirm-email"))
 
 
 def test_sign_up_redeem_own_a_running_relay_and_lose_it_at_expiry(running: Portal, page: Page) -> None:
@@ -141,7 +140,7 @@ def test_sign_up_redeem_own_a_running_relay_and_lose_it_at_expiry(running: Porta
     # Without a reload: the page itself learns that the relay runs and what its map is.
     expect(page.locator("article .pill-ok")).to_be_visible()
     page.get_by_role("button", name="Copy").first.click()
-    expect(page.locator("#live")).to_have_text("Copied", timeout=PATIENCE_MS)
+    expect(page.locator("#live")).to_have_text("Copied")
     copied = page.evaluate("navigator.clipboard.readText()")
     regions = json.loads("{" + copied.strip().rstrip(",") + "}")["derpMap"]["Regions"]
     [node] = [node for region in regions.values() for node in region["Nodes"]]
@@ -162,7 +161,7 @@ def test_sign_up_redeem_own_a_running_relay_and_lose_it_at_expiry(running: Porta
         assert time.monotonic() < deadline, f"the relay outlived its lease:\n{running.said[-3000:]}"
         time.sleep(0.5)
     page.goto(f"{address}/history/")
-    expect(page.get_by_text("3 days").first).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.get_by_text("3 days").first).to_be_visible()
     # The map stays a map, so that a Headscale that polls it can still start.
     with urllib.request.urlopen(answer["map_url"], timeout=PATIENCE) as polled:
         assert json.load(polled)["Regions"]
