@@ -15,7 +15,8 @@ from fleet.reconciler.loop import reconcile
 from fleet.runtimes.base import RelaySpec, Runtime
 from serials.models import Plan
 from serials.services import activate, generate
-from tests.fleet.engines import answers, free_port, relay_spec, wait_until
+from tests.fleet.engines import answers, relay_spec, wait_until
+from tests.ports import free_port
 
 RUNS = 8
 _numbers = count()

@@ -28,8 +28,9 @@ from fleet.acl import door_log
 from fleet.models import AclConfig, AclLog, NodeKey, Region, Relay, Server
 from fleet.services import GroupTerms, create_group
 from tests import parts
-from tests.fleet.engines import free_port, wait_until
+from tests.fleet.engines import wait_until
 from tests.fleet.headscale import Headscale
+from tests.ports import free_port
 
 CONNECTIONS = 8
 REQUESTS = 4000

@@ -258,7 +258,6 @@ def served(story: Story, moment: datetime) -> dict[tuple[str, int], int]:
     return {key: amount for key, amount in left.items() if amount}
 
 
-# With all its stories, or on a busy machine, it takes minutes.
 @pytest.mark.both_databases
 class TestWhateverHappened(TestCase):
     @hypothesis_settings(max_examples=effort(8, 30), deadline=None, suppress_health_check=list(HealthCheck))

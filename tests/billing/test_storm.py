@@ -41,7 +41,6 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(orders, "MOST_OPEN_ORDERS", 10**6)
 
 
-# With all of them, or on a busy machine, it takes minutes.
 @pytest.mark.both_databases
 @pytest.mark.django_db
 @pytest.mark.parametrize("shard", range(SHARDS))

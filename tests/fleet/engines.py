@@ -30,14 +30,12 @@ from fleet.runtimes.base import DEADLINE_FILE, LABEL_PORTAL, RelaySpec, Unavaila
 from fleet.runtimes.docker import DockerRuntime
 from fleet.runtimes.image import DERPER_VERSION, image_name, relay_image, stored_archive
 from fleet.runtimes.process import ProcessRuntime
-from tests import ports
 from tests.parts import has, missing, need
+from tests.ports import free_port
 from tests.processes import children_of, state_of
 
 HOST_NAME = "r1.relay.internal"
 ROOT = Path(__file__).resolve().parents[2]
-
-free_port = ports.free_port
 
 
 def wait_until(is_true: Callable[[], Any], *, seconds: float = 60, what: str = "the expected state") -> Any:

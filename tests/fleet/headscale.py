@@ -10,8 +10,9 @@ from pathlib import Path
 
 import httpx
 
-from tests.fleet.engines import free_port, wait_until
+from tests.fleet.engines import wait_until
 from tests.parts import need
+from tests.ports import free_port
 
 CONFIG = """
 server_url: {url}

@@ -23,8 +23,9 @@ from fleet.reconciler.loop import reconcile
 from fleet.services.acl import change_policy
 from fleet.services.groups import restart_in_place
 from tests.fleet import story
-from tests.fleet.engines import DockerEngine, free_port, wait_until
+from tests.fleet.engines import DockerEngine, wait_until
 from tests.fleet.fleet_parts import only_relay, server
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.xdist_group("docker"), pytest.mark.django_db(transaction=True)]
 

@@ -16,9 +16,9 @@ import requests
 from derp_portal.lib.errors import PortalError
 from fleet.enrolment import pki
 from fleet.enrolment.script import HostKeys, ScriptOptions, enrol_script
-from tests.fleet.engines import free_port
 from tests.fleet.enrolling import FreshHost, Namespaces, real_engine
 from tests.parts import missing, need
+from tests.ports import free_port
 
 PORTAL = ("198.51.100.1", "2001:db8::/64")
 

@@ -19,8 +19,9 @@ from fleet.reconciler.loop import PASS_SECONDS, reconcile
 from fleet.reconciler.volumes import reap_volumes
 from fleet.runtimes.base import State
 from tests.fleet.doomed import work
-from tests.fleet.engines import DockerEngine, free_port, wait_until
+from tests.fleet.engines import DockerEngine, wait_until
 from tests.fleet.fleet_parts import group, only_relay, server, stop
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.xdist_group("docker"), pytest.mark.django_db(transaction=True)]
 

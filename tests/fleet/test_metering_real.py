@@ -30,10 +30,11 @@ from fleet.services.quotas import usage_of
 from fleet.services.relays import move_relay
 from tests.fleet import fleet_parts, story
 from tests.fleet.doomed import work
-from tests.fleet.engines import Relayd, free_port, wait_until
+from tests.fleet.engines import Relayd, wait_until
 from tests.fleet.hosts import DockerHost
 from tests.fleet.world import World
 from tests.parts import need
+from tests.ports import free_port
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

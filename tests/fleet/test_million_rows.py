@@ -57,12 +57,8 @@ from tests.api_client import Caller
 from tests.conftest import make_user
 from tests.fleet.fleet_parts import server
 
-# In one worker: the rows take longer than all questions about them, minutes on a slow machine.
-pytestmark = [
-    pytest.mark.both_databases,
-    pytest.mark.django_db,
-    pytest.mark.xdist_group("million-rows"),
-]
+# In one worker: the rows take longer than all questions about them.
+pytestmark = [pytest.mark.both_databases, pytest.mark.django_db, pytest.mark.xdist_group("million-rows")]
 
 SERVERS, RELAYS_EACH, OWN_RELAYS = 20, 50, 4
 RELAYS = SERVERS * RELAYS_EACH

@@ -37,9 +37,10 @@ from fleet.services.rollouts import (
     why_stopped,
 )
 from tests.api_client import Caller
-from tests.fleet.engines import DockerEngine, free_port, wait_until
+from tests.fleet.engines import DockerEngine, wait_until
 from tests.fleet.fleet_parts import Fleet, group, only_relay, run_again, server, stop
 from tests.parts import need
+from tests.ports import free_port
 from tests.serials.shop import at_once
 
 NEW = "derp-portal/derper:9.9.9-w2"

@@ -23,7 +23,8 @@ import pytest
 from fleet.runtimes.base import LABEL_TASK, Rejected, RelaySpec, RuntimeFailure, TaskSpec, Unavailable
 from fleet.runtimes.docker import HOST_VOLUME, RELAY_UID, DockerRuntime
 from fleet.runtimes.image import DERPER_VERSION
-from tests.fleet.engines import DockerEngine, answers, free_port, relay_spec, wait_until
+from tests.fleet.engines import DockerEngine, answers, relay_spec, wait_until
+from tests.ports import free_port
 
 engine_test = pytest.mark.xdist_group("docker")
 

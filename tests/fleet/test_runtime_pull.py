@@ -21,7 +21,8 @@ from fleet.runtimes.base import Rejected
 from fleet.runtimes.docker import DockerRuntime
 from fleet.runtimes.docker.images import registry_of
 from fleet.runtimes.image import DERPER_VERSION, image_name, stored_archive
-from tests.fleet.engines import DockerEngine, free_port
+from tests.fleet.engines import DockerEngine
+from tests.ports import free_port
 
 pytestmark = pytest.mark.xdist_group("docker")
 

@@ -30,8 +30,9 @@ from cryptography.x509.oid import NameOID
 from fleet.runtimes.base import Rejected, RuntimeFailure, SshCredentials, TaskSpec, TlsCredentials, Unavailable
 from fleet.runtimes.docker import DockerRuntime, check_ssh, check_tls
 from fleet.runtimes.image import DERPER_VERSION, image_name, stored_archive
-from tests.fleet.engines import free_port, freeze, wait_until
+from tests.fleet.engines import freeze, wait_until
 from tests.parts import need
+from tests.ports import free_port
 from tests.processes import children_of, is_alive
 
 engine_test = pytest.mark.xdist_group("docker")

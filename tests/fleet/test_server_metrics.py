@@ -30,9 +30,10 @@ from fleet.monitoring.local_figures import read_this_machine
 from fleet.monitoring.measuring import is_fresh, measure_servers
 from fleet.monitoring.node_exporter import open_client, parse_exporter, read_exporter
 from fleet.monitoring.retention import delete_in_batches, forget_old_readings, roll_up, roll_up_day, roll_up_hour
-from tests.fleet.engines import free_port, wait_until
+from tests.fleet.engines import wait_until
 from tests.fleet.fleet_parts import group, only_relay, server
 from tests.parts import need
+from tests.ports import free_port
 
 NOON = datetime(2031, 3, 10, 12, tzinfo=UTC)
 Span = Measurement.Span

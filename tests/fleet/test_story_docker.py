@@ -13,8 +13,9 @@ from accounts.models import User
 from fleet.models import Server
 from fleet.reconciler.volumes import reap_volumes
 from tests.fleet import story
-from tests.fleet.engines import DockerEngine, free_port
+from tests.fleet.engines import DockerEngine
 from tests.fleet.fleet_parts import server
+from tests.ports import free_port
 
 
 @pytest.fixture

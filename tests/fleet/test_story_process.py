@@ -12,9 +12,10 @@ from accounts.models import User
 from fleet.models import Server
 from fleet.runtimes.executables import IMAGE_BUNDLED, IMAGE_DERPER
 from tests.fleet import story
-from tests.fleet.engines import Relayd, free_port
+from tests.fleet.engines import Relayd
 from tests.fleet.fleet_parts import server
 from tests.parts import need
+from tests.ports import free_port
 
 
 @pytest.mark.django_db(transaction=True)

@@ -21,8 +21,9 @@ import pytest
 from fleet.derp import stun
 from fleet.derp.identity import make_identity, relay_files
 from fleet.runtimes.image import WARDEN_SOURCE, WARDEN_VERSION, build_warden
-from tests.fleet.engines import deadline_in, free_port, wait_until
+from tests.fleet.engines import deadline_in, wait_until
 from tests.parts import need
+from tests.ports import free_port
 from tests.processes import is_alive
 
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}

@@ -16,9 +16,10 @@ import pytest
 from fleet.reconciler.desired import FAILS_CLOSED
 from fleet.runtimes.image import build_warden
 from tests.fleet.derp_door import Door, open_door
-from tests.fleet.engines import deadline_in, free_port, wait_until
+from tests.fleet.engines import deadline_in, wait_until
 from tests.fleet.test_warden import ARCHITECTURES, Warden
 from tests.parts import need
+from tests.ports import free_port
 
 CHILD = "import sys, time; print('args', sys.argv[1:], flush=True); time.sleep(600)"
 PHONE, OTHER = (f"nodekey:{number:064x}" for number in (1, 2))

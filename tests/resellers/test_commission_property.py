@@ -488,7 +488,6 @@ def _clean(sums: Counter[tuple[int, str]], *more: dict[tuple[int, str], int]) ->
     return {key: amount for key, amount in sums.items() if amount}
 
 
-# With all its stories, or on a busy machine, it takes minutes.
 @pytest.mark.both_databases
 class TestWhateverHappened(TestCase):
     def setUp(self) -> None:
