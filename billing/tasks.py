@@ -6,7 +6,7 @@ from celery import shared_task
 
 from billing import sandbox
 from billing.finance.roll_up import check_roll_ups, roll_up_days
-from billing.services import callbacks, channels, fulfilment, orders, payments, refunds
+from billing.services import callbacks, channels, fulfilment, orders, payments, refund_sending
 from billing.services.checking import check_and_tell
 
 
@@ -19,7 +19,7 @@ def deliver_order(order_id: int) -> None:
 @shared_task
 def send_refund(refund_id: int) -> None:
     """Send one refund."""
-    refunds.send(refund_id=refund_id)
+    refund_sending.send(refund_id=refund_id)
 
 
 @shared_task
@@ -38,7 +38,7 @@ def ask_gateways() -> None:
 @shared_task
 def send_refunds() -> None:
     """Send the refunds that are due."""
-    refunds.send_due()
+    refund_sending.send_due()
 
 
 @shared_task

@@ -16,7 +16,8 @@ from .orders import cancel_order, place_order
 from .payments import start_payment
 from .pricing import Item, NotForSale, Quote, price_list, quote
 from .receiving import accept_transfer, confirm_by_hand
-from .refunds import Worth, give_back_transfer, refund_order, settle_by_hand, worth_of
+from .refund_sending import settle_by_hand
+from .refunds import Worth, give_back_transfer, refund_order, worth_of
 from .terms import set_brought_by, set_wholesale_level
 
 __all__ = [

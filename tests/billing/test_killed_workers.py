@@ -14,7 +14,7 @@ from billing.models import Account, Order, Posting, Refund, SandboxCharge, SoldS
 from billing.services.fulfilment import deliver_paid
 from billing.services.orders import expire_orders
 from billing.services.payments import ask_gateways
-from billing.services.refunds import send_due
+from billing.services.refund_sending import send_due
 from fleet.models import RelayGroup
 from serials.models import Lease, LeaseTerm, SerialNumber
 from tests.billing.till import Kind, balance, begin, call, callback_about, order_of, paid_order, priced_plan
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.both_databases, pytest.mark.django_db(transaction=True
 
 WORKER = """
 import importlib, os, signal, sys
-from billing.services import fulfilment, payments, refunds
+from billing.services import fulfilment, payments, refund_sending
 job, number, module, name, after = sys.argv[1:]
 place = importlib.import_module(module)
 owner, _dot, attribute = name.rpartition(".")
@@ -39,7 +39,7 @@ setattr(target, attribute, die)
 if job == "deliver":
     fulfilment.deliver(order_id=int(number))
 elif job == "send":
-    refunds.send(refund_id=int(number))
+    refund_sending.send(refund_id=int(number))
 elif job == "ask":
     payments.ask_about(int(number))
 """

@@ -16,7 +16,7 @@ from django.db import IntegrityError
 from accounts.models import User
 from billing import services
 from billing.models import Account, Coupon, CouponUse, Order, Payment, Posting, Refund, SoldSerial, Transfer, TrialUse
-from billing.services import fulfilment, orders, pricing, receiving, refunds
+from billing.services import fulfilment, orders, pricing, receiving, refund_sending, refunds
 from billing.services.fulfilment import deliver
 from billing.services.orders import expire_orders, place_order
 from billing.services.pricing import Item
@@ -188,7 +188,7 @@ def test_a_refund_sent_by_two_workers_is_given_back_once(alice: User, root: User
     order = deliver(order_id=paid_order(alice, priced_plan(30)).pk)
     refund = services.refund_order(order_id=order.pk, reason="asked for", actor=root)
 
-    at_once([lambda: refunds.send(refund_id=refund.pk)] * 4)
+    at_once([lambda: refund_sending.send(refund_id=refund.pk)] * 4)
 
     assert Posting.objects.filter(key=f"refund:{refund.pk}:sent").count() <= 1
 

@@ -14,7 +14,7 @@ from billing.models import Order, Refund
 from billing.services import pay_from_balance, refund_order
 from billing.services.fulfilment import deliver
 from billing.services.orders import expire_orders
-from billing.services.refunds import send, settle_by_hand
+from billing.services.refund_sending import send, settle_by_hand
 from derp_portal.lib.clock import now
 from resellers.services import buy_stock, recall
 from serials.models import Lease

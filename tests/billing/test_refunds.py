@@ -17,7 +17,8 @@ from billing.gateways.base import RefundAnswer, Rejected, Unavailable
 from billing.models import Account, Order, Payment, Refund, SandboxCharge, SoldSerial, Transfer, WholesalePrice
 from billing.services.fulfilment import deliver
 from billing.services.pricing import Item
-from billing.services.refunds import MOST_ATTEMPTS, MOST_LOOKS, refund_order, send, send_due, settle_by_hand, worth_of
+from billing.services.refund_sending import MOST_ATTEMPTS, MOST_LOOKS, send, send_due, settle_by_hand
+from billing.services.refunds import refund_order, worth_of
 from derp_portal.lib.errors import PortalError
 from fleet.models import Alert, TrafficPack
 from serials.models import Lease, SerialNumber

@@ -16,7 +16,7 @@ from billing.models import GatewayCallback, Order, Payment, PaymentMethod, Refun
 from billing.services import callbacks, refund_order
 from billing.services.callbacks import handle_callback
 from billing.services.fulfilment import deliver
-from billing.services.refunds import finish, send, settle_by_hand
+from billing.services.refund_sending import finish, send, settle_by_hand
 from fleet.models import Alert
 from fleet.services.alert_words import wording
 from tests.billing.desk import page, told
