@@ -8,10 +8,11 @@ from django.conf import settings
 from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models import F, Q
-from django.utils.translation import get_language, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 
 from derp_portal.lib.append_only import AppendOnly
+from derp_portal.lib.wording import local
 from fleet.models import Outage, Region, RelayGroup
 
 LONGEST_DAYS = 3660
@@ -90,7 +91,7 @@ class Plan(models.Model):
     @property
     def local_name(self) -> str:
         """The name in the reader's language."""
-        return self.name_zh if self.name_zh and (get_language() or "").startswith("zh") else self.name
+        return local(self.name, self.name_zh)
 
 
 class SerialBatch(models.Model):

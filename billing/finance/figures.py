@@ -9,13 +9,14 @@ from enum import StrEnum
 from typing import Any
 
 from django.db.models import Exists, OuterRef
-from django.utils.translation import get_language, gettext_noop
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 
 from accounts.models import User
 from billing.models import Order, OrderLine, SalesChannel
 from billing.services.ledger import today
 from derp_portal.lib.clock import next_month
+from derp_portal.lib.wording import local
 from serials.models import Plan
 
 from .days import days_between
@@ -54,7 +55,7 @@ class Named:
         """The name in the reader's language."""
         if self.id is None:
             return _(self.name)
-        return self.name_zh if self.name_zh and (get_language() or "").startswith("zh") else self.name
+        return local(self.name, self.name_zh)
 
 
 NO_PLAN = Named(None, "", gettext_noop("Without a plan (traffic packs)"))

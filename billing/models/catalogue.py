@@ -9,11 +9,12 @@ from django.conf import settings
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 from django.db.models import F, Q
-from django.utils.translation import get_language, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 
 from derp_portal.lib import money
 from derp_portal.lib.clock import now
+from derp_portal.lib.wording import local
 from serials.models import Plan
 
 CURRENCIES = [
@@ -201,7 +202,7 @@ class PackOffer(models.Model):
     @property
     def local_name(self) -> str:
         """The name in the reader's language."""
-        return self.name_zh if self.name_zh and (get_language() or "").startswith("zh") else self.name
+        return local(self.name, self.name_zh)
 
 
 class Coupon(models.Model):

@@ -6,12 +6,12 @@ from django.conf import settings
 from django.core.validators import MaxValueValidator
 from django.db import models
 from django.db.models import Q
-from django.utils.translation import get_language
 from django.utils.translation import gettext_lazy as _
 
 from derp_portal.lib import clock, money
 from derp_portal.lib.append_only import AppendOnly
 from derp_portal.lib.secrets import SecretTextField
+from derp_portal.lib.wording import local
 
 from .catalogue import AmountField, CurrencyField
 from .orders import Order
@@ -53,7 +53,7 @@ class PaymentMethod(models.Model):
     @property
     def local_name(self) -> str:
         """The name in the reader's language."""
-        return self.name_zh if self.name_zh and (get_language() or "").startswith("zh") else self.name
+        return local(self.name, self.name_zh)
 
 
 class Payment(models.Model):

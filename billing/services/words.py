@@ -16,6 +16,7 @@ from billing.models import OrderLine, PaymentMethod
 from billing.models.catalogue import MOST_MINOR_UNITS
 from derp_portal.lib import money
 from derp_portal.lib.units import data_amount
+from derp_portal.lib.wording import local
 
 PLAIN_NUMBER = re.compile(r"[0-9]{1,400}(\.[0-9]{1,400})?")
 
@@ -67,8 +68,7 @@ def describe(line: OrderLine) -> str:
 def name_of(line: OrderLine) -> str:
     """The name that the plan or pack had when it was ordered, in the reader's language."""
     kept = line.snapshot
-    name = kept.get("name_zh") if (translation.get_language() or "").startswith("zh") else ""
-    return str(name or kept.get("name") or line.plan or line.pack)
+    return local(kept.get("name", ""), kept.get("name_zh", "")) or str(line.plan or line.pack)
 
 
 def what_it_gives(line: OrderLine) -> str:

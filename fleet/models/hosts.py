@@ -7,10 +7,11 @@ import ipaddress
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import F, Q
-from django.utils.translation import get_language, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 
 from derp_portal.lib.secrets import SecretTextField
+from derp_portal.lib.wording import local
 
 
 class Region(models.Model):
@@ -37,7 +38,7 @@ class Region(models.Model):
     @property
     def local_name(self) -> str:
         """The name in the reader's language."""
-        return self.name_zh if self.name_zh and (get_language() or "").startswith("zh") else self.name
+        return local(self.name, self.name_zh)
 
 
 class Server(models.Model):

@@ -8,13 +8,13 @@ from django.conf import settings
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 from django.db.models import Q
-from django.utils.translation import get_language
 from django.utils.translation import gettext_lazy as _
 
 from billing.models.catalogue import AmountField, CurrencyField
 from derp_portal.lib import clock, money
 from derp_portal.lib.append_only import AppendOnly
 from derp_portal.lib.secrets import SecretTextField
+from derp_portal.lib.wording import local
 from serials.models import Lease, Plan
 
 LINK_CODE = RegexValidator(r"^[a-z0-9][a-z0-9-]{2,31}$", _("3 to 32 small letters, digits and dashes."))
@@ -53,7 +53,7 @@ class Level(models.Model):
         ]
 
     def __str__(self) -> str:
-        return self.name_zh if self.name_zh and (get_language() or "").startswith("zh") else self.name
+        return local(self.name, self.name_zh)
 
     @property
     def smallest_payouts(self) -> str:
