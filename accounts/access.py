@@ -5,8 +5,8 @@ from __future__ import annotations
 from django.http import Http404, HttpRequest
 from django.shortcuts import get_object_or_404
 
-from accounts.models import ApiToken, Notification, Ticket, TicketMessage, User
-from accounts.selectors import notifications_of, tokens_of
+from accounts.models import Announcement, ApiToken, Notification, Ticket, TicketMessage, User
+from accounts.selectors import announcements_for, notifications_of, tokens_of
 from accounts.services.tickets import side_of
 
 
@@ -24,6 +24,11 @@ def token_for(user: User, token_id: int) -> ApiToken:
 def notification_for(user: User, notification_id: int) -> Notification:
     """A message to the user. Raises Http404."""
     return get_object_or_404(notifications_of(user), pk=notification_id)
+
+
+def announcement_for(user: User, announcement_id: int) -> Announcement:
+    """An announcement to the user. Raises Http404."""
+    return get_object_or_404(announcements_for(user), pk=announcement_id)
 
 
 def ticket_for(user: User, number: str, *, as_staff: bool = False) -> tuple[Ticket, TicketMessage.Side]:

@@ -55,6 +55,11 @@ def read_draft(rendered: str) -> Draft:
     return Draft(head.removeprefix("Subject: "), paragraphs, special["Button"], special["Reason"])
 
 
+def paragraphs(text: str) -> list[str]:
+    """Somebody's own words, parted where they left a line empty."""
+    return [part.strip() for part in re.split(r"\n\s*\n", text.replace("\r\n", "\n")) if part.strip()]
+
+
 def absolute(url: str) -> str:
     """`url` as people outside can open it."""
     return f"{settings.PUBLIC_URL}{url}" if url.startswith("/") else url

@@ -6,13 +6,27 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from allauth.account.internal.userkit import filter_users_by_email
-from django.db.models import F, Max, QuerySet
+from django.contrib.auth.models import AnonymousUser
+from django.db.models import F, Max, Q, QuerySet
 from django.utils.translation import gettext as _
 
-from accounts.models import ApiToken, Browser, Notification, Ticket, TicketMessage, User
+from accounts.models import (
+    Announcement,
+    ApiToken,
+    Browser,
+    ClosedAnnouncement,
+    Notification,
+    Ticket,
+    TicketMessage,
+    User,
+)
 from accounts.services.tickets import may_close, may_pass_on, may_reply
 from accounts.subjects import Subject, find, may_be_first_line
+from derp_portal.lib import clock
 from derp_portal.lib.errors import PortalError
+
+MOST_ABOVE_A_PAGE = 3
+"""The page is for what one came for; the others are on the page of announcements."""
 
 
 def user_by_address(email: str) -> User | None:
@@ -47,6 +61,33 @@ def notifications_of(user: User) -> QuerySet[Notification]:
 def notifications_for(user: User, *, everybody: bool) -> QuerySet[Notification]:
     """What `user` may list: their own messages or, for staff who asked for them, everybody's."""
     return Notification.objects.filter(is_secret=False) if everybody and user.is_staff else notifications_of(user)
+
+
+# --- announcements ------------------------------------------------------------------------------------
+
+
+def announcements_for(reader: User | AnonymousUser) -> QuerySet[Announcement]:
+    """What the reader has been told so far, the latest first: also what is over, not what was withdrawn."""
+    told = {Announcement.Audience.EVERYBODY}
+    if isinstance(reader, User):
+        told.add(Announcement.Audience.ACCOUNTS)
+        if reader.role == User.Role.RESELLER:
+            told.add(Announcement.Audience.RESELLERS)
+    return Announcement.objects.filter(audience__in=told, withdrawn_at=None, starts_at__lte=clock.now())
+
+
+def with_words(words: str) -> Q:
+    """Of announcements: that they contain the words, in whichever language they were written."""
+    in_title = Q(title__icontains=words) | Q(title_zh__icontains=words)
+    return in_title | Q(text__icontains=words) | Q(text_zh__icontains=words)
+
+
+def shown_above_pages(reader: User | AnonymousUser) -> list[Announcement]:
+    """What stands above each page of the reader's: it lasts, and they have not closed it. One query."""
+    lasting = announcements_for(reader).filter(Announcement.in_state(Announcement.State.CURRENT))
+    if isinstance(reader, User):
+        lasting = lasting.exclude(pk__in=ClosedAnnouncement.objects.filter(user=reader).values("announcement"))
+    return list(lasting[:MOST_ABOVE_A_PAGE])
 
 
 # --- tickets ------------------------------------------------------------------------------------------

@@ -11,8 +11,9 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 
-from accounts.models import ApiToken, Notification, Ticket
+from accounts.models import Announcement, ApiToken, Notification, Ticket
 from accounts.paging import BoundedPaginator
+from accounts.selectors import with_words
 from derp_portal.lib import clock
 from derp_portal.lib.wording import enumeration
 
@@ -98,6 +99,43 @@ class NotificationTable(tables.Table):
         row_attrs = {"data-href": lambda record: reverse("notification", args=[record.pk])}
         empty_text = _("No notifications yet")
         order_by = "-created_at"
+
+
+class AnnouncementFilter(django_filters.FilterSet):
+    """By words, and by whether it lasts."""
+
+    search = django_filters.CharFilter(label=_("Search"), method="by_search")
+    state = django_filters.ChoiceFilter(
+        label=_("State"),
+        choices=[(state.value, state.label) for state in (Announcement.State.CURRENT, Announcement.State.OVER)],
+        method="by_state",
+        empty_label=_("All"),
+    )
+
+    class Meta:
+        model = Announcement
+        fields: tuple[str, ...] = ()
+
+    def by_search(self, queryset: QuerySet[Announcement], _name: str, value: str) -> QuerySet[Announcement]:
+        """Those that contain the words, in whichever language they were written."""
+        return queryset.filter(with_words(value))
+
+    def by_state(self, queryset: QuerySet[Announcement], _name: str, value: str) -> QuerySet[Announcement]:
+        """Those that last, or those that are over."""
+        return queryset.filter(Announcement.in_state(Announcement.State(value)))
+
+
+class AnnouncementTable(tables.Table):
+    """What the operator has told the reader and others."""
+
+    title = tables.TemplateColumn(template_name="accounts/announcement_cell.html", verbose_name=_("Announcement"))
+    starts_at = tables.TemplateColumn(TIME_CELL, verbose_name=_("Since"))
+    ends_at = tables.TemplateColumn(TIME_CELL, verbose_name=_("Until"))
+
+    class Meta:
+        attrs = {"aria_label": _("Announcements")}
+        empty_text = _("No announcements")
+        order_by = "-starts_at"
 
 
 class TicketFilter(django_filters.FilterSet):

@@ -28,3 +28,9 @@ def deliver_due() -> None:
 def pass_on_tickets() -> None:
     """The sweep of tickets that nobody of the first line has answered."""
     services.pass_on_overdue()
+
+
+@shared_task
+def write_announcements() -> None:
+    """The sweep of announcements that go by mail."""
+    services.write_announcements()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from accounts import ticket_pages, views
+from accounts import announcement_pages, ticket_pages, views
 
 urlpatterns = [
     path("profile/", views.profile, name="profile"),
@@ -15,6 +15,10 @@ urlpatterns = [
     path("tokens/<int:token_id>/revoke/", views.token_revoke, name="token_revoke"),
     path("notifications/", views.notifications, name="notifications"),
     path("notifications/<int:notification_id>/", views.notification, name="notification"),
+    path("announcements/", announcement_pages.announcements, name="announcements"),
+    path(
+        "announcements/<int:announcement_id>/close/", announcement_pages.announcement_close, name="announcement_close"
+    ),
     path("tickets/", ticket_pages.tickets, name="tickets"),
     path("tickets/new/", ticket_pages.ticket_new, name="ticket_new"),
     path("tickets/<slug:number>/", ticket_pages.ticket, name="ticket"),

@@ -382,6 +382,7 @@ UNFOLD = {
                 "items": [
                     _menu(_("Users"), "group", "accounts", "user"),
                     _menu(_("Tickets"), "support_agent", "accounts", "ticket"),
+                    _menu(_("Announcements"), "campaign", "accounts", "announcement"),
                     _menu(_("Leases"), "event_available", "serials", "lease"),
                     _menu(_("Bindings"), "link", "serials", "binding"),
                 ],

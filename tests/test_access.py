@@ -16,8 +16,8 @@ import pytest
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
-from accounts.models import ApiToken, Notification, Ticket, User
-from accounts.services import issue_token, open_ticket
+from accounts.models import Announcement, ApiToken, Notification, Ticket, User
+from accounts.services import issue_token, open_ticket, publish_announcement
 from billing import services as billing
 from billing.models import Order, PackOffer, PaymentMethod, Refund, Transfer
 from derp_portal.api import api
@@ -86,6 +86,12 @@ class World:
     @property
     def notification(self) -> Notification:
         return Notification.objects.filter(user=self.alice, is_secret=False).latest("id")
+
+    @property
+    def announcement(self) -> Announcement:
+        """To everybody with an account."""
+        found = Announcement.objects.first()
+        return found or publish_announcement(title="News", text="All is well.", actor=User.objects.get(username="root"))
 
     @property
     def ticket(self) -> Ticket:
@@ -336,6 +342,8 @@ PAGES = {
     "token_revoke": Rule(For.OWNER, get=None, post=302, args=lambda w: {"token_id": w.token.pk}),
     "notifications": Rule(For.MEMBERS),
     "notification": Rule(For.OWNER, args=lambda w: {"notification_id": w.notification.pk}),
+    "announcements": Rule(For.MEMBERS),
+    "announcement_close": Rule(For.MEMBERS, get=405, post=302, args=lambda w: {"announcement_id": w.announcement.pk}),
     "tickets": Rule(For.MEMBERS),
     "ticket_new": Rule(For.MEMBERS),
     # For the seller whom it reached first as well: tests/resellers/test_ticket_routing.py says so.
@@ -597,6 +605,11 @@ OPERATIONS = {
     "POST notifications/send": Rule(
         For.STAFF, post=200, data=lambda w: {"user_id": w.alice.pk, "subject": "Hello", "body": "World"}
     ),
+    "GET announcement/list": Rule(For.MEMBERS),
+    "GET announcement/all": Rule(For.STAFF),
+    "POST announcement/publish": Rule(For.STAFF, post=200, data=lambda w: {"title": "News", "text": "All is well."}),
+    "POST announcement/mail": Rule(For.STAFF, post=200, data=lambda w: {"announcement_id": w.announcement.pk}),
+    "POST announcement/withdraw": Rule(For.STAFF, post=200, data=lambda w: {"announcement_id": w.announcement.pk}),
     "POST ticket/create": Rule(For.MEMBERS, post=200, data=lambda w: {"subject": "Help", "text": "It is dark."}),
     "GET ticket/list": Rule(For.OWNER_AND_STAFF, data=lambda w: {"user_id": w.alice.pk}),
     "GET ticket/show": Rule(For.OWNER_AND_STAFF, data=of_ticket),

@@ -131,6 +131,7 @@ def populate(count: int, *, start: int = 0) -> None:
         )
         accounts.open_ticket(user=user, subject="Help", text="It is dark.", about=f"lease:{lease.pk}", actor=user)
         accounts.issue_token(user=user, name="x", scopes=["account"], actor=user)
+        accounts.publish_announcement(title=f"News {number}", text="All is well.", by_mail=True, actor=root)
         put_on_the_desk(user, plan, number, root)
         put_resellers_on_the_desk(user, plan, number)
         accounts.note_failure(task="t", task_id=str(number), args=(number,), error="e")
@@ -172,7 +173,13 @@ def test_every_table_has_a_page_for_the_operator() -> None:
     tables = {model._meta.label for room in ROOMS[:5] for model in apps.get_app_config(room).get_models()}
     # These are seen on the pages of what they belong to.
     assert tables - shown == {
-        *("accounts.TicketMessage", "fleet.Port", "serials.LeaseTerm", "serials.Reminder"),
+        *(
+            "accounts.TicketMessage",
+            "accounts.ClosedAnnouncement",
+            "fleet.Port",
+            "serials.LeaseTerm",
+            "serials.Reminder",
+        ),
         *("billing.OrderLine", "billing.OrderTransition", "billing.SoldSerial", "billing.CouponUse"),
         *("billing.TrialUse", "billing.ChannelStock", "billing.RolledDay"),
         *("resellers.Rate", "resellers.PayoutMinimum", "resellers.LevelPeriod", "resellers.CommissionBook"),
@@ -298,7 +305,7 @@ def test_no_row_that_is_history_can_be_deleted(roots: Client) -> None:
         *("serials_lease", "serials_serialnumber", "serials_serialbatch", "serials_binding"),
         *("fleet_relay", "fleet_relaygroup", "fleet_relayevent", "fleet_relayhealth", "fleet_outage", "fleet_nodekey"),
         *("fleet_region", "django_celery_beat_periodictask", "django_celery_beat_intervalschedule"),
-        "accounts_ticket",
+        *("accounts_ticket", "accounts_announcement"),
         *("billing_order", "billing_payment", "billing_transfer", "billing_refund", "billing_gatewaycallback"),
         *("resellers_reseller", "resellers_attribution", "resellers_commissionline", "resellers_settlement"),
         *("resellers_suspicion", "resellers_signup", "resellers_linkday", "resellers_resale", "resellers_leasecontact"),

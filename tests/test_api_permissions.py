@@ -106,6 +106,10 @@ NEEDED = {
     "POST reseller/suspicion/decide": {"resellers.change_suspicion"},
     "POST reseller/assign": {"resellers.change_attribution"},
     "POST ticket/note": {"accounts.change_ticket"},
+    "GET announcement/all": {"accounts.view_announcement"},
+    "POST announcement/publish": {"accounts.add_announcement"},
+    "POST announcement/mail": {"accounts.change_announcement"},
+    "POST announcement/withdraw": {"accounts.change_announcement"},
 }
 SEES_ALL = {
     "GET serial/list": "serials.change_serialnumber",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from .announcements import AnnouncementAdmin
 from .people import UserAdmin
 from .tickets import TicketAdmin
 
-__all__ = ["TicketAdmin", "UserAdmin"]
+__all__ = ["AnnouncementAdmin", "TicketAdmin", "UserAdmin"]

@@ -1,8 +1,9 @@
-"""`/api/user/…` for oneself, `/api/notifications/…` and `/api/ticket/…`; mounted by the composition."""
+"""`/api/user/…` for oneself, `/api/announcement/…`, `/api/notifications/…`, `/api/ticket/…`; mounted above."""
 
 from __future__ import annotations
 
+from .announcements import announcement
 from .people import notifications, user
 from .tickets import ticket
 
-__all__ = ["notifications", "ticket", "user"]
+__all__ = ["announcement", "notifications", "ticket", "user"]

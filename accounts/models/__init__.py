@@ -1,7 +1,8 @@
-"""Users, API tokens, the notification outbox, tickets and the audit trail."""
+"""Users, API tokens, announcements, the notification outbox, tickets and the audit trail."""
 
 from __future__ import annotations
 
+from .announcements import Announcement, ClosedAnnouncement
 from .browsers import Browser
 from .messages import Notification
 from .people import LANGUAGES, User, UserManager
@@ -11,9 +12,11 @@ from .trail import AuditEntry, TaskFailure
 
 __all__ = [
     "LANGUAGES",
+    "Announcement",
     "ApiToken",
     "AuditEntry",
     "Browser",
+    "ClosedAnnouncement",
     "Notification",
     "TaskFailure",
     "Ticket",

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from accounts.services.announcements import (
+    change_announcement,
+    close_announcement,
+    mail_announcement,
+    publish_announcement,
+    withdraw_announcement,
+    write_announcements,
+)
 from accounts.services.audit import record
 from accounts.services.browsers import forget_browsers, note_browser
 from accounts.services.failures import forget_failures, note_failure
@@ -42,7 +50,9 @@ from accounts.services.tokens import authenticate_token, issue_token, log_in, re
 __all__ = [
     "add_note",
     "authenticate_token",
+    "change_announcement",
     "change_role",
+    "close_announcement",
     "close_ticket",
     "deactivate_user",
     "deliver",
@@ -55,6 +65,7 @@ __all__ = [
     "issue_token",
     "language_of",
     "log_in",
+    "mail_announcement",
     "note_browser",
     "note_failure",
     "note_new_password",
@@ -62,6 +73,7 @@ __all__ = [
     "open_ticket",
     "pass_on",
     "pass_on_overdue",
+    "publish_announcement",
     "queue_mail",
     "reactivate_user",
     "record",
@@ -74,5 +86,7 @@ __all__ = [
     "signed_up",
     "take_signup_ref",
     "update_profile",
+    "withdraw_announcement",
     "withdraw_mail",
+    "write_announcements",
 ]

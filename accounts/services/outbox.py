@@ -108,10 +108,9 @@ def send_message(*, actor: User, user: User, subject: str, body: str) -> Notific
         raise PortalError(_("A message needs a subject and a text."), code="invalid_input", status=422)
     language = language_of(user)
     with translation.override(language), transaction.atomic():
-        paragraphs = [part.strip() for part in body.replace("\r\n", "\n").split("\n\n") if part.strip()]
         reason = _("You get this mail because the people who run this portal wrote to you.")
         notification = queue_mail(
-            mail=mails.compose(mails.Draft(subject, paragraphs, reason=reason)),
+            mail=mails.compose(mails.Draft(subject, mails.paragraphs(body), reason=reason)),
             kind="message",
             dedup_key=f"message:{uuid.uuid4()}",
             user=user,

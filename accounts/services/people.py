@@ -21,7 +21,7 @@ from accounts.services.tokens import revoke_all, revoke_logins
 from accounts.validators import validate_timezone
 from accounts.wakeups import signed_up_with_a_reference
 from derp_portal.lib import clock
-from derp_portal.lib.errors import PortalError
+from derp_portal.lib.errors import PortalError, invalid_input
 
 SESSIONS_AT_ONCE = 1000
 """A portal that has never dropped any has very many, and one that writes so long would hold others up."""
@@ -37,7 +37,7 @@ def register(
     """
     username, email = username.strip(), email.strip().lower()
     if errors := _sign_up_errors(username, email, password, language):
-        raise _invalid(errors)
+        raise invalid_input(errors)
     user = User(username=username, email=email, language=_known_language(language or translation.get_language() or ""))
     user.set_password(password)
     user.signup_ref = signup_ref[:200]
@@ -49,7 +49,7 @@ def register(
             address.send_confirmation(allauth_context.request, signup=True)
     except IntegrityError as error:
         # Somebody took the name or the address since we looked.
-        raise _invalid([("username", _("A user with that username or e-mail address already exists."))]) from error
+        raise invalid_input([("username", _("A user with that username or e-mail address already exists."))]) from error
     return user
 
 
@@ -203,8 +203,3 @@ def _sign_up_errors(username: str, email: str, password: str, language: str) -> 
     if language and not _known_language(language):
         errors.append(("language", _("The portal does not speak this language.")))
     return errors
-
-
-def _invalid(errors: list[tuple[str, str]]) -> PortalError:
-    fields = [{"field": field, "message": message} for field, message in errors]
-    return PortalError(" ".join(message for _field, message in errors), code="invalid_input", status=422, fields=fields)

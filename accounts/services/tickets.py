@@ -20,7 +20,7 @@ from accounts.models import Ticket, TicketMessage, User
 from accounts.services import ticket_mails
 from accounts.services.audit import record
 from derp_portal.lib import clock
-from derp_portal.lib.errors import PortalError
+from derp_portal.lib.errors import PortalError, invalid_input
 from derp_portal.lib.numbers import dated_number
 
 log = structlog.get_logger(__name__)
@@ -365,24 +365,19 @@ def _checked_subject(subject: str) -> str:
     # One line: it stands in mails, where an empty line begins another paragraph.
     line = " ".join(subject.replace("\0", "").split())
     if not line:
-        raise _invalid("subject", _("Please say in a few words what it is about."))
+        raise invalid_input([("subject", _("Please say in a few words what it is about."))])
     if len(line) > LONGEST_SUBJECT:
-        raise _invalid("subject", _("At most %(most)s characters, please.") % {"most": LONGEST_SUBJECT})
+        raise invalid_input([("subject", _("At most %(most)s characters, please.") % {"most": LONGEST_SUBJECT})])
     return line
 
 
 def _checked_text(text: str) -> str:
     plain = text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "").strip()
     if not plain:
-        raise _invalid("text", _("Please write something: the message is empty."))
+        raise invalid_input([("text", _("Please write something: the message is empty."))])
     if len(plain) > LONGEST_TEXT:
-        raise _invalid("text", _("At most %(most)s characters, please.") % {"most": LONGEST_TEXT})
+        raise invalid_input([("text", _("At most %(most)s characters, please.") % {"most": LONGEST_TEXT})])
     return plain
-
-
-def _invalid(field: str, message: str) -> PortalError:
-    fields = [{"field": field, "message": message}]
-    return PortalError(message, code="invalid_input", status=422, fields=fields)
 
 
 def _unknown(message: str) -> PortalError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -24,3 +25,9 @@ class PortalError(Exception):
 
     def __str__(self) -> str:
         return str(self.message)
+
+
+def invalid_input(errors: Sequence[tuple[str, str]]) -> PortalError:
+    """What was typed into the named fields is refused: pairs of a field and the message about it."""
+    fields = [{"field": field, "message": message} for field, message in errors]
+    return PortalError(" ".join(message for _field, message in errors), code="invalid_input", status=422, fields=fields)

@@ -1,0 +1,236 @@
+"""Announcements: publishing, changing, withdrawing, and the mails that go with them.
+
+Each verb locks the announcement. Mails are written in parts by a sweep, each part in one transaction with the mark of
+how far it came: killed anywhere, it goes on there, and nobody gets two.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from allauth.account.models import EmailAddress
+from django.db import transaction
+from django.db.models import Exists, F, OuterRef, QuerySet
+from django.utils import translation
+from django.utils.translation import gettext as _
+
+from accounts import mails
+from accounts.models import Announcement, ClosedAnnouncement, Notification, User
+from accounts.services.audit import record
+from accounts.services.outbox import language_of, queue_mail
+from derp_portal.lib import clock
+from derp_portal.lib.errors import PortalError, invalid_input
+
+LONGEST = {"title": 120, "title_zh": 120, "text": 2000, "text_zh": 2000}
+"""Characters."""
+PART = 100
+"""Accounts that are written to in one transaction."""
+PARTS_AT_ONCE = 20
+"""And how many such parts one sweep writes: mail that somebody waits for must not stand behind ten thousand others."""
+
+
+def publish_announcement(
+    *,
+    title: str,
+    text: str,
+    title_zh: str = "",
+    text_zh: str = "",
+    tone: str = Announcement.Tone.INFO,
+    audience: str = Announcement.Audience.ACCOUNTS,
+    starts_at: datetime | None = None,
+    ends_at: datetime | None = None,
+    by_mail: bool = False,
+    client_key: str = "",
+    actor: User,
+) -> Announcement:
+    """Show something above the pages of its audience, from now on or later; `by_mail` also writes it to each of them.
+
+    The same `client_key` of one actor publishes once and gives back the first. Raises PortalError `invalid_input`
+    with `fields`.
+    """
+    starts_at = starts_at or clock.now()
+    words = checked(title=title, text=text, title_zh=title_zh, text_zh=text_zh, starts_at=starts_at, ends_at=ends_at)
+    with transaction.atomic():
+        author = User.objects.select_for_update(no_key=True).get(pk=actor.pk)
+        if client_key and (known := Announcement.objects.filter(author=author, client_key=client_key).first()):
+            return known
+        announcement = Announcement.objects.create(
+            **words,
+            tone=tone,
+            audience=audience,
+            starts_at=starts_at,
+            ends_at=ends_at,
+            mail_asked_at=clock.now() if by_mail else None,
+            client_key=client_key,
+            author=author,
+        )
+        record(
+            actor=actor, event="announcement.published", target=announcement, audience=str(audience), by_mail=by_mail
+        )
+    return announcement
+
+
+def change_announcement(
+    *,
+    announcement_id: int,
+    title: str,
+    text: str,
+    title_zh: str = "",
+    text_zh: str = "",
+    tone: str,
+    starts_at: datetime,
+    ends_at: datetime | None,
+    actor: User,
+) -> Announcement:
+    """Say it in other words or at another time. Mails that were written stay as they are. Whoever closed it sees it
+    again only when the words are others. Raises PortalError `invalid_input`, `withdrawn`.
+    """
+    words = checked(title=title, text=text, title_zh=title_zh, text_zh=text_zh, starts_at=starts_at, ends_at=ends_at)
+    with transaction.atomic():
+        announcement = _locked(announcement_id)
+        if announcement.withdrawn_at is not None:
+            raise _withdrawn()
+        said_otherwise = any(getattr(announcement, name) != said for name, said in words.items())
+        fields = {**words, "tone": tone, "starts_at": starts_at, "ends_at": ends_at}
+        for name, value in fields.items():
+            setattr(announcement, name, value)
+        announcement.save(update_fields=fields)
+        if said_otherwise:
+            ClosedAnnouncement.objects.filter(announcement=announcement).delete()
+        record(actor=actor, event="announcement.changed", target=announcement, ends_at=ends_at)
+    return announcement
+
+
+def withdraw_announcement(*, announcement_id: int, actor: User) -> Announcement:
+    """Show it no more, and send no more mails of it: what waits in the outbox is dropped. Twice is fine."""
+    with transaction.atomic():
+        announcement = _locked(announcement_id)
+        if announcement.withdrawn_at is not None:
+            return announcement
+        announcement.withdrawn_at = clock.now()
+        announcement.save(update_fields=["withdrawn_at"])
+        waiting = Notification.objects.filter(
+            dedup_key__startswith=_mail_key(announcement, ""), status=Notification.Status.QUEUED
+        )
+        dropped, _rows = waiting.delete()
+        record(actor=actor, event="announcement.withdrawn", target=announcement, mails_dropped=dropped)
+    return announcement
+
+
+def mail_announcement(*, announcement_id: int, actor: User) -> Announcement:
+    """Write it to each of its audience too, once it is shown. Twice is fine. Raises PortalError `withdrawn`, `over`."""
+    with transaction.atomic():
+        announcement = _locked(announcement_id)
+        if announcement.mail_asked_at is not None:
+            return announcement
+        if announcement.state == Announcement.State.WITHDRAWN:
+            raise _withdrawn()
+        if announcement.state == Announcement.State.OVER:
+            raise PortalError(_("This announcement is over; nobody needs it by mail."), code="over", status=409)
+        announcement.mail_asked_at = clock.now()
+        announcement.save(update_fields=["mail_asked_at"])
+        record(actor=actor, event="announcement.mailed", target=announcement)
+    return announcement
+
+
+def close_announcement(*, announcement_id: int, user: User) -> None:
+    """The reader has read it: it is above their pages no more. Twice is fine."""
+    ClosedAnnouncement.objects.get_or_create(announcement_id=announcement_id, user=user)
+
+
+def checked(
+    *, title: str, text: str, title_zh: str, text_zh: str, starts_at: datetime, ends_at: datetime | None
+) -> dict[str, str]:
+    """The words as they are kept. Raises PortalError `invalid_input` with `fields`, for these and for the moments."""
+    # One line: it is the subject of a mail.
+    said = {
+        "title": " ".join(title.replace("\0", "").split()),
+        "title_zh": " ".join(title_zh.replace("\0", "").split()),
+        "text": _plain(text),
+        "text_zh": _plain(text_zh),
+    }
+    errors = [
+        (name, _("At most %(most)s characters, please.") % {"most": longest})
+        for name, longest in LONGEST.items()
+        if len(said[name]) > longest
+    ]
+    errors += [(name, _("Please write something.")) for name in ("title", "text") if not said[name]]
+    for name, other in (("title_zh", "text_zh"), ("text_zh", "title_zh")):
+        if said[other] and not said[name]:
+            errors.append((name, _("Title and text go together: write both in Chinese, or neither.")))
+    if ends_at is not None and ends_at <= starts_at:
+        errors.append(("ends_at", _("It would end before it begins.")))
+    elif ends_at is not None and ends_at <= clock.now():
+        errors.append(("ends_at", _("This moment has passed.")))
+    if errors:
+        raise invalid_input(errors)
+    return said
+
+
+def readers_by_mail(announcement: Announcement) -> QuerySet[User]:
+    """Whom its mail goes to, by id: open accounts of its audience whose address is confirmed."""
+    confirmed = EmailAddress.objects.filter(user=OuterRef("pk"), primary=True, verified=True)
+    readers = User.objects.filter(Exists(confirmed), is_active=True).order_by("pk")
+    if announcement.audience == Announcement.Audience.RESELLERS:
+        readers = readers.filter(role=User.Role.RESELLER)
+    return readers
+
+
+def write_announcements() -> int:
+    """The sweep: put the mails of announcements that are shown now into the outbox; how many were written."""
+    current = Announcement.in_state(Announcement.State.CURRENT)
+    due = Announcement.objects.filter(current, mail_asked_at__isnull=False, mailed_at=None)
+    written = 0
+    for announcement_id in due.order_by("mail_asked_at").values_list("pk", flat=True):
+        for _part in range(PARTS_AT_ONCE):
+            part = _write_part(announcement_id)
+            if part is None:
+                break
+            written += part
+    return written
+
+
+def _write_part(announcement_id: int) -> int | None:
+    """The next part of its mails; None when none is left to write."""
+    with transaction.atomic():
+        announcement = _locked(announcement_id)
+        if announcement.state != Announcement.State.CURRENT or announcement.mailed_at is not None:
+            return None
+        readers = list(readers_by_mail(announcement).filter(pk__gt=announcement.mailed_up_to)[:PART])
+        if not readers:
+            announcement.mailed_at = clock.now()
+            announcement.save(update_fields=["mailed_at"])
+            return None
+        written = sum(_write(announcement, reader) for reader in readers)
+        Announcement.objects.filter(pk=announcement_id).update(
+            mailed_up_to=readers[-1].pk, mailed_count=F("mailed_count") + written
+        )
+    return written
+
+
+def _write(announcement: Announcement, reader: User) -> bool:
+    language = language_of(reader)
+    with translation.override(language):
+        draft = mails.Draft(announcement.local_title, mails.paragraphs(announcement.local_text))
+        mail = mails.compose(draft)
+    key = _mail_key(announcement, reader.pk)
+    return queue_mail(mail=mail, kind="announcement", dedup_key=key, user=reader, language=language) is not None
+
+
+def _mail_key(announcement: Announcement, reader: int | str) -> str:
+    return f"announcement:{announcement.pk}:{reader}"
+
+
+def _locked(announcement_id: int) -> Announcement:
+    found = Announcement.objects.select_for_update(no_key=True).filter(pk=announcement_id).first()
+    if found is None:
+        raise PortalError(_("There is no such announcement."), code="not_found", status=404)
+    return found
+
+
+def _plain(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "").strip()
+
+
+def _withdrawn() -> PortalError:
+    return PortalError(_("This announcement was withdrawn. Write a new one."), code="withdrawn", status=409)
