@@ -25,8 +25,10 @@ LONGEST = {"title": 120, "title_zh": 120, "text": 2000, "text_zh": 2000}
 """Characters."""
 PART = 100
 """Accounts that are written to in one transaction."""
-PARTS_AT_ONCE = 20
-"""And how many such parts one sweep writes: mail that somebody waits for must not stand behind ten thousand others."""
+MOST_WAITING = 200
+"""Mails of announcements in the outbox: what it sends in a minute. More would stand before mail that somebody waits
+for, and could not be kept back when the announcement is withdrawn.
+"""
 
 
 def publish_announcement(
@@ -177,17 +179,24 @@ def readers_by_mail(announcement: Announcement) -> QuerySet[User]:
 
 
 def write_announcements() -> int:
-    """The sweep: put the mails of announcements that are shown now into the outbox; how many were written."""
+    """The sweep: put mails of announcements that are shown now into the outbox, as fast as it sends them; how many were
+    written.
+    """
     current = Announcement.in_state(Announcement.State.CURRENT)
     due = Announcement.objects.filter(current, mail_asked_at__isnull=False, mailed_at=None)
     written = 0
     for announcement_id in due.order_by("mail_asked_at").values_list("pk", flat=True):
-        for _part in range(PARTS_AT_ONCE):
+        while _waiting() < MOST_WAITING:
             part = _write_part(announcement_id)
             if part is None:
                 break
             written += part
     return written
+
+
+def _waiting() -> int:
+    unsent = [Notification.Status.QUEUED, Notification.Status.SENDING]
+    return Notification.objects.filter(kind="announcement", status__in=unsent).count()
 
 
 def _write_part(announcement_id: int) -> int | None:
@@ -214,7 +223,8 @@ def _write(announcement: Announcement, reader: User) -> bool:
         draft = mails.Draft(announcement.local_title, mails.paragraphs(announcement.local_text))
         mail = mails.compose(draft)
     key = _mail_key(announcement, reader.pk)
-    return queue_mail(mail=mail, kind="announcement", dedup_key=key, user=reader, language=language) is not None
+    written = queue_mail(mail=mail, kind="announcement", dedup_key=key, user=reader, language=language, is_urgent=False)
+    return written is not None
 
 
 def _mail_key(announcement: Announcement, reader: int | str) -> str:

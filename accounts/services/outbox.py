@@ -73,8 +73,12 @@ def queue_mail(
     user: User | None = None,
     email: str | None = None,
     is_secret: bool = False,
+    is_urgent: bool = True,
 ) -> Notification | None:
-    """Put a composed mail into the outbox and wake a sender after commit; None when `dedup_key` was used before."""
+    """Put a composed mail into the outbox and wake a sender after commit; None when `dedup_key` was used before.
+
+    One that is not urgent is left to the sweep: thousands of wake-ups would stand before all other work.
+    """
     recipient = email or (user.email if user else "")
     if not recipient:
         raise ValueError("a notification needs a user or an e-mail address")
@@ -93,7 +97,8 @@ def queue_mail(
     )
     if not is_new:
         return None
-    _wake(notification.pk)
+    if is_urgent:
+        _wake(notification.pk)
     return notification
 
 

@@ -251,9 +251,7 @@ def test_a_withdrawn_one_is_shown_to_nobody_and_stays_as_it_was(alice: User, roo
 # --- mails --------------------------------------------------------------------------------------------
 
 
-def test_by_mail_it_reaches_its_audience_once_in_their_language(
-    alice: User, bob: User, rita: User, root: User, django_capture_on_commit_callbacks: Any
-) -> None:
+def test_by_mail_it_reaches_its_audience_once_in_their_language(alice: User, bob: User, rita: User, root: User) -> None:
     make_user("unconfirmed", is_verified=False)
     closed = make_user("closed")
     services.deactivate_user(user_id=closed.pk, actor=root)
@@ -304,7 +302,7 @@ def test_withdrawn_in_the_midst_no_more_goes_out(root: User, monkeypatch: pytest
     for number in range(5):
         make_user(f"u{number}")
     monkeypatch.setattr(announcements, "PART", 2)
-    monkeypatch.setattr(announcements, "PARTS_AT_ONCE", 1)
+    monkeypatch.setattr(announcements, "MOST_WAITING", 2)
     announcement = publish(root, by_mail=True)
     assert services.write_announcements() == 2
     sent = Notification.objects.filter(kind="announcement").earliest("pk")
@@ -367,13 +365,22 @@ def test_the_same_key_at_once_publishes_once(root: User) -> None:
     assert Announcement.objects.count() == AuditEntry.objects.filter(event="announcement.published").count() == 1
 
 
-def test_a_sweep_leaves_room_for_other_mail(root: User, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_are_written_than_are_sent(
+    root: User, monkeypatch: pytest.MonkeyPatch, django_capture_on_commit_callbacks: Any
+) -> None:
     for number in range(9):
         make_user(f"u{number}")
     monkeypatch.setattr(announcements, "PART", 2)
-    monkeypatch.setattr(announcements, "PARTS_AT_ONCE", 2)
+    monkeypatch.setattr(announcements, "MOST_WAITING", 4)
     publish(root, by_mail=True)
-    assert [services.write_announcements() for _time in range(4)] == [4, 4, 2, 0]
+    with django_capture_on_commit_callbacks() as wake_ups:
+        assert [services.write_announcements() for _time in range(2)] == [4, 0]
+    assert wake_ups == [], "nothing else waits behind them"
+    assert services.deliver_due(limit=3) == 3
+    assert [services.write_announcements() for _time in range(2)] == [4, 0]
+    services.deliver_due()
+    assert [services.write_announcements() for _time in range(2)] == [2, 0]
+    assert len(written_to()) == 10
 
 
 def test_the_sweep_of_announcements_is_scheduled() -> None:
@@ -421,7 +428,7 @@ def test_the_mail_asks_with_how_many_it_would_reach_and_tells_how_far_it_is(
     alice: User, root: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(announcements, "PART", 1)
-    monkeypatch.setattr(announcements, "PARTS_AT_ONCE", 1)
+    monkeypatch.setattr(announcements, "MOST_WAITING", 1)
     browser, own = browser_of(root), f"{ADMIN}{publish(root).pk}"
     asked = browser.get(f"{own}/mail/").text
     assert "It goes to 2 people" in asked
@@ -430,6 +437,7 @@ def test_the_mail_asks_with_how_many_it_would_reach_and_tells_how_far_it_is(
     told = []
     for _time in range(3):
         services.write_announcements()
+        services.deliver_due()
         told.append(browser.get(f"{own}/change/").text)
     assert "1 written so far" in told[0]
     assert "2 written so far" in told[1]
