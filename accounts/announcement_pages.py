@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from django.contrib.auth.decorators import login_required
-from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
+from django.contrib.auth.views import redirect_to_login
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import render
+from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_POST, require_safe
 
@@ -12,6 +14,7 @@ from accounts import services
 from accounts.access import announcement_for, signed_in
 from accounts.selectors import announcements_for
 from accounts.tables import AnnouncementFilter, AnnouncementTable, configured
+from derp_portal.lib.ids import id_in
 
 
 @login_required
@@ -23,14 +26,20 @@ def announcements(request: HttpRequest) -> HttpResponse:
     return render(request, "accounts/announcements.html", {"filter": found, "table": table})
 
 
-@login_required
 @require_POST
 def announcement_close(request: HttpRequest, announcement_id: int) -> HttpResponse:
     """Take it from above the reader's pages. By htmx the page stays as it is, with what was typed into it."""
+    is_part = bool(getattr(request, "htmx", False))
+    if not request.user.is_authenticated:
+        return HttpResponse(status=401) if is_part else redirect_to_login(reverse("announcements"))
     me = signed_in(request)
-    services.close_announcement(announcement_id=announcement_for(me, announcement_id).pk, user=me)
-    if getattr(request, "htmx", False):
+    announcement, wording = announcement_for(me, announcement_id), id_in(request.POST.get("wording", ""))
+    if wording is not None:
+        services.close_announcement(announcement_id=announcement.pk, wording=wording, user=me)
+    if is_part:
         return HttpResponse()
     back = request.POST.get("next", "")
-    is_ours = url_has_allowed_host_and_scheme(back, {request.get_host()}, require_https=request.is_secure())
-    return redirect(back if is_ours else "announcements")
+    is_ours = back.startswith("/") and url_has_allowed_host_and_scheme(
+        back, {request.get_host()}, require_https=request.is_secure()
+    )
+    return HttpResponseRedirect(back if is_ours else reverse("announcements"))

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from allauth.account.internal.userkit import filter_users_by_email
 from django.contrib.auth.models import AnonymousUser
-from django.db.models import F, Max, Q, QuerySet
+from django.db.models import Case, F, Max, Q, QuerySet, When
 from django.utils.translation import gettext as _
 
 from accounts.models import (
@@ -83,11 +83,14 @@ def with_words(words: str) -> Q:
 
 
 def shown_above_pages(reader: User | AnonymousUser) -> list[Announcement]:
-    """What stands above each page of the reader's: it lasts, and they have not closed it. One query."""
+    """What stands above each page of the reader's: it lasts, and they have not closed it. Warnings first, then the
+    latest. One query.
+    """
     lasting = announcements_for(reader).filter(Announcement.in_state(Announcement.State.CURRENT))
     if isinstance(reader, User):
         lasting = lasting.exclude(pk__in=ClosedAnnouncement.objects.filter(user=reader).values("announcement"))
-    return list(lasting[:MOST_ABOVE_A_PAGE])
+    is_news = Case(When(tone=Announcement.Tone.WARNING, then=0), default=1)
+    return list(lasting.order_by(is_news, "-starts_at", "-id")[:MOST_ABOVE_A_PAGE])
 
 
 # --- tickets ------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from unfold.enums import ActionVariant
 from accounts import services
 from accounts.access import signed_in
 from accounts.models import Announcement
-from accounts.services.announcements import checked, readers_by_mail
+from accounts.services.announcements import LONGEST, check, readers_by_mail
 from derp_portal.lib.asking import Question, act
 from derp_portal.lib.errors import PortalError
 
@@ -40,7 +40,9 @@ class AnnouncementForm(forms.ModelForm[Announcement]):
         data: dict[str, Any] = super().clean() or {}
         if not self.errors:
             try:
-                checked(**{name: data[name] for name in WORDS if name != "tone"})
+                said = {name: data[name] for name in LONGEST}
+                before = self.instance if self.instance.pk else None
+                check(said, data["starts_at"], data["ends_at"], before=before)
             except PortalError as refusal:
                 for one in refusal.extra["fields"]:
                     self.add_error(one["field"], one["message"])

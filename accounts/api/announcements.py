@@ -7,6 +7,7 @@ from typing import Any
 
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.utils.translation import gettext as _
 from ninja import Field, Query, Router, Schema
 
 from accounts import services
@@ -14,6 +15,7 @@ from accounts.apikit import ErrorOut, Id, Moment, Ok, PageOut, PageQuery, TokenA
 from accounts.models import Announcement
 from accounts.selectors import announcements_for, with_words
 from accounts.services.announcements import LONGEST
+from derp_portal.lib.errors import PortalError
 
 announcement = Router(tags=["announcement"])
 
@@ -114,10 +116,14 @@ def list_all(request: HttpRequest, query: Query[AnnouncementQuery]) -> dict[str,
 )
 def publish(request: HttpRequest, data: PublishIn) -> dict[str, Any]:
     """Show something above the pages of its audience, now or later, and write it to them if you say so."""
+    reader = reader_of(request)
+    if data.by_mail and not reader.has_perm("accounts.change_announcement"):
+        missing = ["accounts.change_announcement"]
+        raise PortalError(_("You may not do this."), code="forbidden", status=403, permissions=missing)
     said = data.dict()
     if data.client_key:
         said["client_key"] = f"api:{data.client_key}"
-    published = services.publish_announcement(**said, actor=reader_of(request))
+    published = services.publish_announcement(**said, actor=reader)
     return {"success": True, "announcement": shown(published, for_staff=True)}
 
 

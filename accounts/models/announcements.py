@@ -7,6 +7,7 @@ from datetime import datetime
 from django.db import models
 from django.db.models import F, Q
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 
 from derp_portal.lib import clock
 from derp_portal.lib.wording import local
@@ -35,13 +36,18 @@ class Announcement(models.Model):
 
         WAITING = "waiting", _("not begun")
         CURRENT = "current", _("shown now")
-        OVER = "over", _("over")
+        OVER = "over", pgettext_lazy("announcement", "over")
         WITHDRAWN = "withdrawn", _("withdrawn")
 
     title = models.CharField(_("title"), max_length=120)
     title_zh = models.CharField(_("Chinese title"), max_length=120, blank=True)
     text = models.TextField(_("text"), max_length=2000, help_text=_("Plain text; line breaks stay."))
     text_zh = models.TextField(_("Chinese text"), max_length=2000, blank=True)
+    wording = models.PositiveIntegerField(
+        default=1,
+        editable=False,
+        help_text=_("Whoever has closed other words has not read these."),
+    )
     tone = models.CharField(_("tone"), max_length=8, choices=Tone.choices, default=Tone.INFO)
     audience = models.CharField(_("audience"), max_length=10, choices=Audience.choices, default=Audience.ACCOUNTS)
     starts_at = models.DateTimeField(_("shown from"), default=clock.now)
@@ -81,7 +87,7 @@ class Announcement(models.Model):
             ),
         )
         indexes = (
-            models.Index(fields=["-starts_at"], condition=Q(withdrawn_at=None), name="announcements_by_start"),
+            models.Index(fields=["-starts_at", "-id"], condition=Q(withdrawn_at=None), name="announcements_by_start"),
             models.Index(
                 fields=["mail_asked_at"],
                 condition=Q(mail_asked_at__isnull=False, mailed_at=None, withdrawn_at=None),

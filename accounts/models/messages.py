@@ -37,6 +37,9 @@ class Notification(models.Model):
         default=False,
         help_text=_("Carries a link that opens the account: shown to nobody, erased when sent."),
     )
+    is_withdrawn = models.BooleanField(
+        _("withdrawn"), default=False, help_text=_("Was being sent when it was withdrawn: it is not tried again.")
+    )
     status = models.CharField(_("status"), max_length=8, choices=Status, default=Status.QUEUED)
     attempts = models.PositiveSmallIntegerField(_("attempts"), default=0)
     next_attempt_at = models.DateTimeField(_("next attempt at"), default=clock.now)

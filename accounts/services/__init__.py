@@ -22,6 +22,7 @@ from accounts.services.outbox import (
     resend,
     send_message,
     withdraw_mail,
+    withdraw_mails,
 )
 from accounts.services.people import (
     change_role,
@@ -88,5 +89,6 @@ __all__ = [
     "update_profile",
     "withdraw_announcement",
     "withdraw_mail",
+    "withdraw_mails",
     "write_announcements",
 ]

@@ -6,21 +6,28 @@ how far it came: killed anywhere, it goes on there, and nobody gets two.
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import overload
 
+import structlog
 from allauth.account.models import EmailAddress
 from django.db import transaction
-from django.db.models import Exists, F, OuterRef, QuerySet
+from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.utils import translation
 from django.utils.translation import gettext as _
 
 from accounts import mails
 from accounts.models import Announcement, ClosedAnnouncement, Notification, User
 from accounts.services.audit import record
-from accounts.services.outbox import language_of, queue_mail
+from accounts.services.outbox import language_of, queue_mail, withdraw_mails
 from derp_portal.lib import clock
 from derp_portal.lib.errors import PortalError, invalid_input
 
+log = structlog.get_logger(__name__)
+
+LONGEST_AGO = timedelta(days=366)
+"""So long before now one may be said to have begun."""
 LONGEST = {"title": 120, "title_zh": 120, "text": 2000, "text_zh": 2000}
 """Characters."""
 PART = 100
@@ -48,14 +55,21 @@ def publish_announcement(
     """Show something above the pages of its audience, from now on or later; `by_mail` also writes it to each of them.
 
     The same `client_key` of one actor publishes once and gives back the first. Raises PortalError `invalid_input`
-    with `fields`.
+    with `fields`, `key_used` for a key that has published something else.
     """
-    starts_at = starts_at or clock.now()
-    words = checked(title=title, text=text, title_zh=title_zh, text_zh=text_zh, starts_at=starts_at, ends_at=ends_at)
+    words = _plain_words(title=title, text=text, title_zh=title_zh, text_zh=text_zh)
     with transaction.atomic():
         author = User.objects.select_for_update(no_key=True).get(pk=actor.pk)
         if client_key and (known := Announcement.objects.filter(author=author, client_key=client_key).first()):
+            if known.audience != audience or any(getattr(known, name) != said for name, said in words.items()):
+                raise PortalError(
+                    _("This key has published something else before. Nothing was published."),
+                    code="key_used",
+                    status=409,
+                )
             return known
+        starts_at, ends_at = _whole(starts_at or clock.now()), _whole(ends_at)
+        check(words, starts_at, ends_at)
         announcement = Announcement.objects.create(
             **words,
             tone=tone,
@@ -85,21 +99,29 @@ def change_announcement(
     actor: User,
 ) -> Announcement:
     """Say it in other words or at another time. Mails that were written stay as they are. Whoever closed it sees it
-    again only when the words are others. Raises PortalError `invalid_input`, `withdrawn`.
+    again only when the words are others; the audit trail keeps what it said before. One that is over may be corrected.
+    Raises PortalError `invalid_input`, `withdrawn`.
     """
-    words = checked(title=title, text=text, title_zh=title_zh, text_zh=text_zh, starts_at=starts_at, ends_at=ends_at)
+    words = _plain_words(title=title, text=text, title_zh=title_zh, text_zh=text_zh)
+    starts_at, ends_at = _whole(starts_at), _whole(ends_at)
     with transaction.atomic():
         announcement = _locked(announcement_id)
         if announcement.withdrawn_at is not None:
             raise _withdrawn()
-        said_otherwise = any(getattr(announcement, name) != said for name, said in words.items())
-        fields = {**words, "tone": tone, "starts_at": starts_at, "ends_at": ends_at}
-        for name, value in fields.items():
-            setattr(announcement, name, value)
-        announcement.save(update_fields=fields)
-        if said_otherwise:
+        check(words, starts_at, ends_at, before=announcement)
+        said = {**words, "tone": tone, "starts_at": starts_at, "ends_at": ends_at}
+        before = {name: getattr(announcement, name) for name in said}
+        changed = {name: value for name, value in said.items() if value != before[name]}
+        if not changed:
+            return announcement
+        if changed.keys() & words.keys():
+            announcement.wording += 1
             ClosedAnnouncement.objects.filter(announcement=announcement).delete()
-        record(actor=actor, event="announcement.changed", target=announcement, ends_at=ends_at)
+        for name, value in changed.items():
+            setattr(announcement, name, value)
+        announcement.save(update_fields=[*changed, "wording"])
+        was = {name: before[name] for name in changed}
+        record(actor=actor, event="announcement.changed", target=announcement, was=was)
     return announcement
 
 
@@ -111,10 +133,7 @@ def withdraw_announcement(*, announcement_id: int, actor: User) -> Announcement:
             return announcement
         announcement.withdrawn_at = clock.now()
         announcement.save(update_fields=["withdrawn_at"])
-        waiting = Notification.objects.filter(
-            dedup_key__startswith=_mail_key(announcement, ""), status=Notification.Status.QUEUED
-        )
-        dropped, _rows = waiting.delete()
+        dropped = withdraw_mails(prefix=_mail_key(announcement, ""))
         record(actor=actor, event="announcement.withdrawn", target=announcement, mails_dropped=dropped)
     return announcement
 
@@ -135,22 +154,23 @@ def mail_announcement(*, announcement_id: int, actor: User) -> Announcement:
     return announcement
 
 
-def close_announcement(*, announcement_id: int, user: User) -> None:
-    """The reader has read it: it is above their pages no more. Twice is fine."""
-    ClosedAnnouncement.objects.get_or_create(announcement_id=announcement_id, user=user)
+def close_announcement(*, announcement_id: int, wording: int, user: User) -> bool:
+    """The reader has read it, in that wording: it is above their pages no more. Twice is fine; False for words that it
+    does not say any more, since nobody has read the new ones by that.
+    """
+    with transaction.atomic():
+        announcement = _locked(announcement_id)
+        if announcement.wording != wording:
+            return False
+        ClosedAnnouncement.objects.get_or_create(announcement=announcement, user=user)
+    return True
 
 
-def checked(
-    *, title: str, text: str, title_zh: str, text_zh: str, starts_at: datetime, ends_at: datetime | None
-) -> dict[str, str]:
-    """The words as they are kept. Raises PortalError `invalid_input` with `fields`, for these and for the moments."""
-    # One line: it is the subject of a mail.
-    said = {
-        "title": " ".join(title.replace("\0", "").split()),
-        "title_zh": " ".join(title_zh.replace("\0", "").split()),
-        "text": _plain(text),
-        "text_zh": _plain(text_zh),
-    }
+def check(
+    words: Mapping[str, str], starts_at: datetime, ends_at: datetime | None, *, before: Announcement | None = None
+) -> None:
+    """Raise PortalError `invalid_input` with `fields` for words or moments that cannot be. `before` is what changes."""
+    said = {name: _plain(text) for name, text in words.items()}
     errors = [
         (name, _("At most %(most)s characters, please.") % {"most": longest})
         for name, longest in LONGEST.items()
@@ -160,18 +180,21 @@ def checked(
     for name, other in (("title_zh", "text_zh"), ("text_zh", "title_zh")):
         if said[other] and not said[name]:
             errors.append((name, _("Title and text go together: write both in Chinese, or neither.")))
+    if not (before and before.starts_at == starts_at) and not clock.now() - LONGEST_AGO < starts_at < clock.FURTHEST:
+        errors.append(("starts_at", _("This moment is too far away.")))
     if ends_at is not None and ends_at <= starts_at:
-        errors.append(("ends_at", _("It would end before it begins.")))
-    elif ends_at is not None and ends_at <= clock.now():
+        errors.append(("ends_at", _("It must end after it begins.")))
+    elif ends_at is not None and ends_at > clock.FURTHEST:
+        errors.append(("ends_at", _("This moment is too far away.")))
+    elif ends_at is not None and ends_at <= clock.now() and not (before and before.ends_at == ends_at):
         errors.append(("ends_at", _("This moment has passed.")))
     if errors:
         raise invalid_input(errors)
-    return said
 
 
 def readers_by_mail(announcement: Announcement) -> QuerySet[User]:
     """Whom its mail goes to, by id: open accounts of its audience whose address is confirmed."""
-    confirmed = EmailAddress.objects.filter(user=OuterRef("pk"), primary=True, verified=True)
+    confirmed = EmailAddress.objects.filter(user=OuterRef("pk"), email__iexact=OuterRef("email"), verified=True)
     readers = User.objects.filter(Exists(confirmed), is_active=True).order_by("pk")
     if announcement.audience == Announcement.Audience.RESELLERS:
         readers = readers.filter(role=User.Role.RESELLER)
@@ -186,17 +209,21 @@ def write_announcements() -> int:
     due = Announcement.objects.filter(current, mail_asked_at__isnull=False, mailed_at=None)
     written = 0
     for announcement_id in due.order_by("mail_asked_at").values_list("pk", flat=True):
-        while _waiting() < MOST_WAITING:
-            part = _write_part(announcement_id)
-            if part is None:
-                break
-            written += part
+        try:
+            while _waiting() < MOST_WAITING and (part := _write_part(announcement_id)) is not None:
+                written += part
+        except Exception as error:
+            # One announcement must not keep the others from being written.
+            log.error("announcement_not_written", announcement=announcement_id, exc_info=error)
     return written
 
 
 def _waiting() -> int:
-    unsent = [Notification.Status.QUEUED, Notification.Status.SENDING]
-    return Notification.objects.filter(kind="announcement", status__in=unsent).count()
+    """How many stand in the outbox to be sent now. Those that a mail server has put off stand in nobody's way."""
+    status = Notification.Status
+    now_due = Q(status=status.QUEUED, next_attempt_at__lte=clock.now()) | Q(status=status.SENDING)
+    unsent = Notification.objects.filter(kind="announcement", status__in=[status.QUEUED, status.SENDING])
+    return unsent.filter(now_due).count()
 
 
 def _write_part(announcement_id: int) -> int | None:
@@ -210,19 +237,21 @@ def _write_part(announcement_id: int) -> int | None:
             announcement.mailed_at = clock.now()
             announcement.save(update_fields=["mailed_at"])
             return None
-        written = sum(_write(announcement, reader) for reader in readers)
+        composed = {language: _composed(announcement, language) for language in set(map(language_of, readers))}
+        written = sum(_write(announcement, reader, composed[language_of(reader)]) for reader in readers)
         Announcement.objects.filter(pk=announcement_id).update(
             mailed_up_to=readers[-1].pk, mailed_count=F("mailed_count") + written
         )
     return written
 
 
-def _write(announcement: Announcement, reader: User) -> bool:
-    language = language_of(reader)
+def _composed(announcement: Announcement, language: str) -> mails.Mail:
     with translation.override(language):
-        draft = mails.Draft(announcement.local_title, mails.paragraphs(announcement.local_text))
-        mail = mails.compose(draft)
-    key = _mail_key(announcement, reader.pk)
+        return mails.compose(mails.Draft(announcement.local_title, mails.paragraphs(announcement.local_text)))
+
+
+def _write(announcement: Announcement, reader: User, mail: mails.Mail) -> bool:
+    key, language = _mail_key(announcement, reader.pk), language_of(reader)
     written = queue_mail(mail=mail, kind="announcement", dedup_key=key, user=reader, language=language, is_urgent=False)
     return written is not None
 
@@ -236,6 +265,25 @@ def _locked(announcement_id: int) -> Announcement:
     if found is None:
         raise PortalError(_("There is no such announcement."), code="not_found", status=404)
     return found
+
+
+def _plain_words(*, title: str, text: str, title_zh: str, text_zh: str) -> dict[str, str]:
+    """The words as they are kept. A title is one line: it is the subject of a mail."""
+    return {
+        "title": " ".join(title.replace("\0", "").split()),
+        "title_zh": " ".join(title_zh.replace("\0", "").split()),
+        "text": _plain(text),
+        "text_zh": _plain(text_zh),
+    }
+
+
+@overload
+def _whole(moment: datetime) -> datetime: ...
+@overload
+def _whole(moment: datetime | None) -> datetime | None: ...
+def _whole(moment: datetime | None) -> datetime | None:
+    """Without fractions of a second, which the form of a page does not keep: they would look like a change."""
+    return moment and moment.replace(microsecond=0)
 
 
 def _plain(text: str) -> str:

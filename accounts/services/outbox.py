@@ -107,6 +107,16 @@ def withdraw_mail(*, dedup_key: str) -> bool:
     return bool(Notification.objects.filter(dedup_key=dedup_key, status=Notification.Status.QUEUED).delete()[0])
 
 
+def withdraw_mails(*, prefix: str) -> int:
+    """Send no more of the messages whose `dedup_key` begins so; how many are dropped. One that is being sent at this
+    moment may still arrive, and is not tried again if it does not.
+    """
+    mails_of_it = Notification.objects.filter(dedup_key__startswith=prefix)
+    mails_of_it.filter(status=Notification.Status.SENDING).update(is_withdrawn=True)
+    unsent = [Notification.Status.QUEUED, Notification.Status.FAILED]
+    return mails_of_it.filter(status__in=unsent).delete()[0]
+
+
 def send_message(*, actor: User, user: User, subject: str, body: str) -> Notification:
     """Send an operator's own words to `user`. Raises PortalError when the subject or the body is empty."""
     if not subject.strip() or not body.strip():
@@ -130,7 +140,7 @@ def resend(*, notification_id: int, actor: User | None) -> bool:
     """Try a failed message again, from its first attempt. False when it had not failed, or was erased as a secret."""
     with transaction.atomic():
         revived = Notification.objects.filter(
-            pk=notification_id, status=Notification.Status.FAILED, is_secret=False
+            pk=notification_id, status=Notification.Status.FAILED, is_secret=False, is_withdrawn=False
         ).update(status=Notification.Status.QUEUED, attempts=0, next_attempt_at=clock.now(), last_error="")
         if revived:
             record(actor=actor, event="notification.resent", target=Notification.objects.get(pk=notification_id))
@@ -203,7 +213,8 @@ def _is_due() -> Q:
     queued = Q(status=Notification.Status.QUEUED, next_attempt_at__lte=now)
     abandoned = Q(status=Notification.Status.SENDING, claimed_until__lte=now)
     # The first condition is that of the partial index.
-    return Q(status__in=[Notification.Status.QUEUED, Notification.Status.SENDING]) & (queued | abandoned)
+    unsent = Q(status__in=[Notification.Status.QUEUED, Notification.Status.SENDING])
+    return unsent & (queued | abandoned) & Q(is_withdrawn=False)
 
 
 def _claim(notification_id: int) -> Notification | None:
