@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.views import redirect_to_login
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
-from django.views.decorators.http import require_POST, require_safe
+from django.views.decorators.http import require_safe
 
 from accounts import services
 from accounts.access import announcement_for, signed_in
@@ -26,12 +26,13 @@ def announcements(request: HttpRequest) -> HttpResponse:
     return render(request, "accounts/announcements.html", {"filter": found, "table": table})
 
 
-@require_POST
 def announcement_close(request: HttpRequest, announcement_id: int) -> HttpResponse:
     """Take it from above the reader's pages. By htmx the page stays as it is, with what was typed into it."""
     is_part = bool(getattr(request, "htmx", False))
     if not request.user.is_authenticated:
         return HttpResponse(status=401) if is_part else redirect_to_login(reverse("announcements"))
+    if request.method != "POST":
+        return HttpResponseNotAllowed(["POST"])
     me = signed_in(request)
     announcement, wording = announcement_for(me, announcement_id), id_in(request.POST.get("wording", ""))
     if wording is not None:
