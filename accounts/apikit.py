@@ -127,6 +127,12 @@ Start = Annotated[
 """The moment from which on something is wanted."""
 
 
+def require(user: User, *permissions: str) -> None:
+    """Raise PortalError `forbidden` unless the user has all of these permissions of Django's."""
+    if missing := [name for name in permissions if not user.has_perm(name)]:
+        raise PortalError(_("You may not do this."), code="forbidden", status=403, permissions=missing)
+
+
 class TokenAuth(HttpBearer):
     """`Authorization: Bearer dp_…`, with a token that has all of the given scopes.
 
@@ -155,8 +161,7 @@ class TokenAuth(HttpBearer):
             if scope not in found.scopes or not scope.is_for(found.user):
                 message = _("This token lacks the scope “%(scope)s”.") % {"scope": scope.value}
                 raise PortalError(message, code="missing_scope", status=403, scope=scope.value)
-        if missing := [name for name in self.permissions if not found.user.has_perm(name)]:
-            raise PortalError(_("You may not do this."), code="forbidden", status=403, permissions=missing)
+        require(found.user, *self.permissions)
         request.sees_everybody = self._sees_everybody(found)  # type: ignore[attr-defined]
         return found
 

@@ -20,6 +20,8 @@ from django.template.loader import render_to_string
 from django.utils import timezone, translation
 from django.utils.translation import gettext as _
 
+from derp_portal.lib.texts import plain
+
 
 @dataclass(frozen=True, slots=True)
 class Mail:
@@ -57,7 +59,7 @@ def read_draft(rendered: str) -> Draft:
 
 def paragraphs(text: str) -> list[str]:
     """Somebody's own words, parted where they left a line empty."""
-    return [part.strip() for part in re.split(r"\n\s*\n", text.replace("\r\n", "\n")) if part.strip()]
+    return [part.strip() for part in re.split(r"\n\s*\n", plain(text)) if part.strip()]
 
 
 def absolute(url: str) -> str:

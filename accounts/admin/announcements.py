@@ -25,7 +25,7 @@ from .base import RowAdmin, badge, change_url
 
 State = Announcement.State
 COLOURS = {State.WAITING: "info", State.CURRENT: "success", State.OVER: "", State.WITHDRAWN: "danger"}
-WORDS = ("title", "title_zh", "text", "text_zh", "tone", "starts_at", "ends_at")
+SAID = ("title", "title_zh", "text", "text_zh", "tone", "starts_at", "ends_at")
 
 
 class AnnouncementForm(forms.ModelForm[Announcement]):
@@ -33,7 +33,7 @@ class AnnouncementForm(forms.ModelForm[Announcement]):
 
     class Meta:
         model = Announcement
-        fields = (*WORDS, "audience")
+        fields = (*SAID, "audience")
 
     def clean(self) -> dict[str, Any]:
         """What the service would refuse, beside its field."""
@@ -107,7 +107,7 @@ class AnnouncementAdmin(RowAdmin):
         self, request: HttpRequest, obj: Announcement, form: forms.ModelForm[Announcement], change: bool
     ) -> None:
         """By the service."""
-        said = {name: form.cleaned_data[name] for name in WORDS}
+        said = {name: form.cleaned_data[name] for name in SAID}
         actor = signed_in(request)
         if change:
             services.change_announcement(announcement_id=obj.pk, actor=actor, **said)
@@ -149,7 +149,7 @@ class AnnouncementAdmin(RowAdmin):
         count = announcement.mailed_count
         if announcement.mailed_at is not None or announcement.state in {State.OVER, State.WITHDRAWN}:
             return ngettext("%(count)s written", "%(count)s written", count) % {"count": count}
-        if announcement.state == State.WAITING:
+        if announcement.state == State.WAITING and not count:
             return gettext("when it begins")
         return ngettext("%(count)s written so far", "%(count)s written so far", count) % {"count": count}
 

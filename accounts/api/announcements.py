@@ -7,15 +7,13 @@ from typing import Any
 
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from django.utils.translation import gettext as _
 from ninja import Field, Query, Router, Schema
 
 from accounts import services
-from accounts.apikit import ErrorOut, Id, Moment, Ok, PageOut, PageQuery, TokenAuth, page, reader_of
+from accounts.apikit import ErrorOut, Id, Moment, Ok, PageOut, PageQuery, TokenAuth, page, reader_of, require
 from accounts.models import Announcement
 from accounts.selectors import announcements_for, with_words
 from accounts.services.announcements import LONGEST
-from derp_portal.lib.errors import PortalError
 
 announcement = Router(tags=["announcement"])
 
@@ -117,9 +115,8 @@ def list_all(request: HttpRequest, query: Query[AnnouncementQuery]) -> dict[str,
 def publish(request: HttpRequest, data: PublishIn) -> dict[str, Any]:
     """Show something above the pages of its audience, now or later, and write it to them if you say so."""
     reader = reader_of(request)
-    if data.by_mail and not reader.has_perm("accounts.change_announcement"):
-        missing = ["accounts.change_announcement"]
-        raise PortalError(_("You may not do this."), code="forbidden", status=403, permissions=missing)
+    if data.by_mail:
+        require(reader, *MANAGER.permissions)
     said = data.dict()
     if data.client_key:
         said["client_key"] = f"api:{data.client_key}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from django.db import models
 from django.db.models import F, Q
 from django.utils.translation import gettext_lazy as _
@@ -108,17 +106,14 @@ class Announcement(models.Model):
         """In the reader's language, where it was written in it."""
         return local(self.text, self.text_zh)
 
-    def state_at(self, moment: datetime) -> State:
-        """What it is at that moment."""
-        if self.withdrawn_at is not None:
-            return self.State.WITHDRAWN
-        if self.starts_at > moment:
-            return self.State.WAITING
-        return self.State.OVER if self.ends_at is not None and self.ends_at <= moment else self.State.CURRENT
-
     @property
     def state(self) -> State:
-        return self.state_at(clock.now())
+        """What it is now."""
+        if self.withdrawn_at is not None:
+            return self.State.WITHDRAWN
+        if self.starts_at > clock.now():
+            return self.State.WAITING
+        return self.State.OVER if self.ends_at is not None and self.ends_at <= clock.now() else self.State.CURRENT
 
     @classmethod
     def in_state(cls, state: State) -> Q:

@@ -23,6 +23,7 @@ from accounts.services.audit import record
 from accounts.services.outbox import language_of, queue_mail, withdraw_mails
 from derp_portal.lib import clock
 from derp_portal.lib.errors import PortalError, invalid_input
+from derp_portal.lib.texts import one_line, plain
 
 log = structlog.get_logger(__name__)
 
@@ -170,7 +171,7 @@ def check(
     words: Mapping[str, str], starts_at: datetime, ends_at: datetime | None, *, before: Announcement | None = None
 ) -> None:
     """Raise PortalError `invalid_input` with `fields` for words or moments that cannot be. `before` is what changes."""
-    said = {name: _plain(text) for name, text in words.items()}
+    said = {name: plain(text) for name, text in words.items()}
     errors = [
         (name, _("At most %(most)s characters, please.") % {"most": longest})
         for name, longest in LONGEST.items()
@@ -270,10 +271,10 @@ def _locked(announcement_id: int) -> Announcement:
 def _plain_words(*, title: str, text: str, title_zh: str, text_zh: str) -> dict[str, str]:
     """The words as they are kept. A title is one line: it is the subject of a mail."""
     return {
-        "title": " ".join(title.replace("\0", "").split()),
-        "title_zh": " ".join(title_zh.replace("\0", "").split()),
-        "text": _plain(text),
-        "text_zh": _plain(text_zh),
+        "title": one_line(title),
+        "title_zh": one_line(title_zh),
+        "text": plain(text),
+        "text_zh": plain(text_zh),
     }
 
 
@@ -284,10 +285,6 @@ def _whole(moment: datetime | None) -> datetime | None: ...
 def _whole(moment: datetime | None) -> datetime | None:
     """Without fractions of a second, which the form of a page does not keep: they would look like a change."""
     return moment and moment.replace(microsecond=0)
-
-
-def _plain(text: str) -> str:
-    return text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "").strip()
 
 
 def _withdrawn() -> PortalError:

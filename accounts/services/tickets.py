@@ -22,6 +22,7 @@ from accounts.services.audit import record
 from derp_portal.lib import clock
 from derp_portal.lib.errors import PortalError, invalid_input
 from derp_portal.lib.numbers import dated_number
+from derp_portal.lib.texts import one_line, plain
 
 log = structlog.get_logger(__name__)
 
@@ -362,8 +363,7 @@ def _key_used() -> PortalError:
 
 
 def _checked_subject(subject: str) -> str:
-    # One line: it stands in mails, where an empty line begins another paragraph.
-    line = " ".join(subject.replace("\0", "").split())
+    line = one_line(subject)
     if not line:
         raise invalid_input([("subject", _("Please say in a few words what it is about."))])
     if len(line) > LONGEST_SUBJECT:
@@ -372,12 +372,12 @@ def _checked_subject(subject: str) -> str:
 
 
 def _checked_text(text: str) -> str:
-    plain = text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "").strip()
-    if not plain:
+    kept = plain(text)
+    if not kept:
         raise invalid_input([("text", _("Please write something: the message is empty."))])
-    if len(plain) > LONGEST_TEXT:
+    if len(kept) > LONGEST_TEXT:
         raise invalid_input([("text", _("At most %(most)s characters, please.") % {"most": LONGEST_TEXT})])
-    return plain
+    return kept
 
 
 def _unknown(message: str) -> PortalError:

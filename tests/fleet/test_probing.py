@@ -255,6 +255,7 @@ def meeting(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(probing, "_note", wait)
 
 
+@pytest.mark.both_databases
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("meeting", [60], indirect=True)
 def test_without_locks_one_of_two_probes_at_once_is_lost(
